@@ -1,1 +1,29 @@
+//! The log between the services: the ingester writes changes into Redis Streams, API replicas read them.
 //!
+//! A tenant's keys all carry the hash tag `{tenant}`, so Redis Cluster keeps them on one shard: scripts change
+//! them together, and what a fail-over loses is always a tail of what was written.
+
+pub mod batch;
+pub mod connect;
+pub mod device_auth;
+pub mod entry;
+pub mod error;
+pub mod fold;
+pub mod key;
+pub mod page;
+pub mod reader;
+pub mod record;
+mod script;
+pub mod state;
+pub mod writer;
+
+pub use batch::Batch;
+pub use connect::{RedisPool, pool};
+pub use entry::Entry;
+pub use error::LogError;
+pub use key::Keys;
+pub use page::Page;
+pub use reader::LogReader;
+pub use record::CommitRecord;
+pub use state::{Heartbeat, LogState, Watermark};
+pub use writer::LogWriter;

@@ -1,0 +1,66 @@
+//! The names of a tenant's keys in Redis, made in this one place.
+
+use posduif_model::{Bucket, DeviceId, Epoch, Lsn, TenantId};
+
+/// Builds the keys of one tenant.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    pub fn new(tenant: &TenantId) -> Self {
+        Keys { prefix: format!("posduif:{{{tenant}}}") }
+    }
+
+    /// String: the highest fencing token seen; outside the epoch, so that no epoch change forgets it.
+    pub fn token(&self) -> String {
+        format!("{}:token", self.prefix)
+    }
+
+    /// Hash: epoch, watermark, floor and what else a reader must know ([`crate::LogState`]).
+    pub fn state(&self) -> String {
+        format!("{}:state", self.prefix)
+    }
+
+    /// Stream: one entry per transaction, written after its rows.
+    pub fn commits(&self, epoch: &Epoch) -> String {
+        format!("{}:{epoch}:commits", self.prefix)
+    }
+
+    /// Stream: the changes that the readers of one bucket may see.
+    pub fn bucket(&self, epoch: &Epoch, bucket: &Bucket) -> String {
+        format!("{}:{epoch}:b:{bucket}", self.prefix)
+    }
+
+    /// Set: the buckets of a transaction that touched too many to name in its commit entry.
+    pub fn touched(&self, epoch: &Epoch, commit: Lsn) -> String {
+        format!("{}:{epoch}:touched:{}", self.prefix, commit.get())
+    }
+
+    /// Hash: what the API must know to authenticate a device without PostgreSQL.
+    pub fn device_auth(&self, device: &DeviceId) -> String {
+        format!("{}:device:{device}", self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_keys_of_a_tenant_share_one_hash_tag() {
+        let keys = Keys::new(&"t1".parse().unwrap());
+        let epoch = Epoch::from_random(1);
+        let names = [
+            keys.token(),
+            keys.state(),
+            keys.commits(&epoch),
+            keys.bucket(&epoch, &Bucket::Shared),
+            keys.touched(&epoch, Lsn::new(3)),
+            keys.device_auth(&"d".parse().unwrap()),
+        ];
+        assert!(names.iter().all(|name| name.starts_with("posduif:{t1}:")), "{names:?}");
+        assert!(names[3].ends_with(":b:shared"));
+    }
+}

@@ -1,0 +1,109 @@
+//! An API replica's side of the log: which commits may be seen, and the changes of some buckets.
+
+use std::collections::HashMap;
+
+use posduif_model::{Bucket, Epoch, Lsn, Position, TenantId};
+use redis::AsyncCommands;
+
+use crate::{
+    connect::RedisPool,
+    entry::{self, Entry},
+    error::LogError,
+    key::Keys,
+    page::{BucketRead, Merged, Page, merge},
+    state::LogState,
+};
+
+type StoredEntry = (String, Vec<(String, Vec<u8>)>);
+
+/// Reads the log of one tenant.
+#[derive(Clone, Debug)]
+pub struct LogReader {
+    pool: RedisPool,
+    keys: Keys,
+}
+
+/// How a read ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    Page(Page),
+    /// The log was trimmed past the reader, or another epoch began; the reader needs a snapshot.
+    Expired,
+    /// Redis fell back behind what it had published; the ingester will write the lost tail again.
+    Behind,
+}
+
+impl LogReader {
+    pub fn new(pool: RedisPool, tenant: &TenantId) -> Self {
+        LogReader { pool, keys: Keys::new(tenant) }
+    }
+
+    /// The state of the log in one round trip, `None` where there is no log (yet).
+    pub async fn state(&self) -> Result<Option<LogState>, LogError> {
+        let fields: HashMap<String, String> = self.pool.get().await?.hgetall(self.keys.state()).await?;
+        LogState::from_fields(&fields)
+    }
+
+    /// The changes of `buckets` after the commit `after` and up to `upto`, about `limit` of them, whole
+    /// transactions only.
+    ///
+    /// State and streams are read in one MULTI, so a trim, a new epoch or a fail-over of Redis cannot fall
+    /// between them unnoticed.
+    pub async fn read(
+        &self,
+        epoch: &Epoch,
+        buckets: &[Bucket],
+        after: Lsn,
+        upto: Lsn,
+        limit: usize,
+    ) -> Result<Read, LogError> {
+        let (mut state, mut merged) = self.merged(epoch, buckets, after, upto, limit).await?;
+        if let Merged::Incomplete(commit) = merged {
+            // Whole, however large: the ingester caps what a transaction may be.
+            (state, merged) = self.merged(epoch, buckets, after, commit, usize::MAX).await?;
+        }
+        match (state, merged) {
+            (None, _) => Ok(Read::Expired),
+            (Some(state), _) if state.epoch != *epoch || state.floor > after => Ok(Read::Expired),
+            (Some(state), _) if state.watermark.commit < upto => Ok(Read::Behind),
+            (_, Merged::Page(page)) => Ok(Read::Page(page)),
+            (_, Merged::Incomplete(commit)) => {
+                Err(LogError::Corrupt(format!("unbounded read cut at {commit}")))
+            }
+        }
+    }
+
+    async fn merged(
+        &self,
+        epoch: &Epoch,
+        buckets: &[Bucket],
+        after: Lsn,
+        upto: Lsn,
+        limit: usize,
+    ) -> Result<(Option<LogState>, Merged), LogError> {
+        let first = format!("({}", Position::last_of(after));
+        let last = Position::last_of(upto).to_string();
+        let mut pipeline = redis::pipe();
+        pipeline.atomic().hgetall(self.keys.state());
+        for bucket in buckets {
+            let command = pipeline.cmd("XRANGE").arg((self.keys.bucket(epoch, bucket), &first, &last));
+            if limit < usize::MAX {
+                command.arg(("COUNT", limit + 1));
+            }
+        }
+        let answers: Vec<redis::Value> = pipeline.query_async(&mut self.pool.get().await?).await?;
+        let mut answers = answers.into_iter();
+        let unreadable = || LogError::Corrupt("answer to a read".to_owned());
+        let fields =
+            redis::from_redis_value(answers.next().ok_or_else(unreadable)?).map_err(|_| unreadable())?;
+        let reads = answers
+            .map(|answer| {
+                let found: Vec<StoredEntry> = redis::from_redis_value(answer).map_err(|_| unreadable())?;
+                let entries: Result<Vec<Entry>, LogError> =
+                    found.iter().map(|(id, fields)| entry::decode(id, fields)).collect();
+                Ok(BucketRead { cut: found.len() > limit, entries: entries? })
+            })
+            .collect::<Result<Vec<_>, LogError>>()?;
+        Ok((LogState::from_fields(&fields)?, merge(reads, upto, limit)))
+    }
+}

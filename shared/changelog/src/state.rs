@@ -1,0 +1,96 @@
+//! What every reader asks first: which epoch, up to where, and since where.
+
+use std::collections::HashMap;
+
+use posduif_model::{Epoch, Lsn, rule::RulesHash};
+
+use crate::error::LogError;
+
+/// The newest commit that readers may see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Watermark {
+    /// Readers see every change of this commit and of those before it.
+    pub commit: Lsn,
+    /// The WAL up to here holds nothing more for the log; at least the end of `commit`.
+    pub end: Lsn,
+}
+
+/// The newest heartbeat row that the log has; PostgreSQL lacks it after its disk was rolled back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    pub sequence: i64,
+    pub nonce: i64,
+}
+
+/// The state hash of a tenant's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogState {
+    pub epoch: Epoch,
+    /// The watermark with which the epoch began: the predecessor of its first commit.
+    pub base: Lsn,
+    pub watermark: Watermark,
+    /// No change at or below this commit can be read any more.
+    pub floor: Lsn,
+    pub rules: RulesHash,
+    /// Snapshots wait until every transaction with an id below this has ended; absent once they have.
+    pub unready_below: Option<u64>,
+    pub heartbeat: Option<Heartbeat>,
+    /// System identifier and timeline of the server that the log was read from.
+    pub system: String,
+    pub timeline: u32,
+}
+
+impl LogState {
+    pub(crate) fn to_fields(&self) -> Vec<(&'static str, String)> {
+        let mut fields = vec![
+            ("epoch", self.epoch.to_string()),
+            ("base", self.base.get().to_string()),
+            ("commit", self.watermark.commit.get().to_string()),
+            ("end", self.watermark.end.get().to_string()),
+            ("floor", self.floor.get().to_string()),
+            ("rules", self.rules.to_string()),
+            ("system", self.system.clone()),
+            ("timeline", self.timeline.to_string()),
+        ];
+        if let Some(xid) = self.unready_below {
+            fields.push(("unready_below", xid.to_string()));
+        }
+        if let Some(heartbeat) = self.heartbeat {
+            fields.push(("heartbeat", format!("{} {}", heartbeat.sequence, heartbeat.nonce)));
+        }
+        fields
+    }
+
+    /// `None` where the hash does not exist: there is no log.
+    pub(crate) fn from_fields(fields: &HashMap<String, String>) -> Result<Option<Self>, LogError> {
+        if fields.is_empty() {
+            return Ok(None);
+        }
+        Self::try_from_fields(fields).map(Some).ok_or_else(|| LogError::Corrupt("state".to_owned()))
+    }
+
+    fn try_from_fields(fields: &HashMap<String, String>) -> Option<Self> {
+        let lsn = |name: &str| fields.get(name)?.parse().ok().map(Lsn::new);
+        let heartbeat = |text: &String| {
+            let (sequence, nonce) = text.split_once(' ')?;
+            Some(Heartbeat { sequence: sequence.parse().ok()?, nonce: nonce.parse().ok()? })
+        };
+        Some(LogState {
+            epoch: fields.get("epoch")?.parse().ok()?,
+            base: lsn("base")?,
+            watermark: Watermark { commit: lsn("commit")?, end: lsn("end")? },
+            floor: lsn("floor")?,
+            rules: RulesHash::from_stored(fields.get("rules")?),
+            unready_below: match fields.get("unready_below") {
+                Some(xid) => Some(xid.parse().ok()?),
+                None => None,
+            },
+            heartbeat: match fields.get("heartbeat") {
+                Some(text) => Some(heartbeat(text)?),
+                None => None,
+            },
+            system: fields.get("system")?.clone(),
+            timeline: fields.get("timeline")?.parse().ok()?,
+        })
+    }
+}
