@@ -1,1 +1,54 @@
-//!
+//! A tenant database in, the same database with Posduif's tables, publication and replica identities out.
+
+mod error;
+mod publication;
+mod replica_identity;
+mod schema;
+
+use posduif_model::rule::RuleSet;
+use tokio_postgres::Client;
+
+pub use error::MigrationError;
+
+/// Key of the advisory lock that keeps two migrations of one database apart; the letters "posduif" in ASCII.
+const LOCK: i64 = 0x0070_6f73_6475_6966;
+
+/// What a migration changed and what the operator should look at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Names of the migrations that ran now.
+    pub applied: Vec<String>,
+    /// Sentences about things that sync cannot do as declared.
+    pub warnings: Vec<String>,
+}
+
+/// Brings a tenant database to the current schema and its publication to the declared tables.
+///
+/// It can be repeated and run by several processes at once: an advisory lock lets one at a time work. The
+/// connection must belong to a role that owns the published tables and may create in the database.
+///
+/// # Errors
+/// See [`MigrationError`]; whatever ran before the error stays, the next run goes on from there.
+pub async fn migrate(
+    client: &mut Client,
+    rules: &RuleSet,
+    publication: &str,
+) -> Result<Report, MigrationError> {
+    schema::check_server(client).await?;
+    client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
+    let outcome = migrate_locked(client, rules, publication).await;
+    client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).await?;
+    outcome
+}
+
+async fn migrate_locked(
+    client: &mut Client,
+    rules: &RuleSet,
+    publication: &str,
+) -> Result<Report, MigrationError> {
+    let applied = schema::apply(client).await?;
+    let mut report = Report { applied, warnings: vec![] };
+    let tables = replica_identity::prepare(client, rules, &mut report.warnings).await?;
+    publication::ensure(client, publication, &tables).await?;
+    Ok(report)
+}

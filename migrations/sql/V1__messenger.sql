@@ -1,0 +1,118 @@
+-- What a messenger's tenant keeps. Everything a device or an application may see lies in public;
+-- every column that an INSERT may leave out has a default, so that plain SQL by others works.
+
+CREATE TABLE public.users (
+    id                  uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    username            text NOT NULL UNIQUE CHECK (username <> '' AND length(username) <= 200),
+    user_type           text NOT NULL DEFAULT 'mobile' CHECK (user_type IN ('web', 'mobile')),
+    -- The latest of the user's devices; never leaves the server.
+    device_id           text,
+    online_status       boolean NOT NULL DEFAULT false,
+    last_seen           timestamptz,
+    enrolled_at         timestamptz,
+    enrollment_token_id uuid,
+    last_message_sent   text,
+    last_message_at     timestamptz,
+    -- Breaks ties between messages of the same instant.
+    last_message_id     uuid,
+    created_at          timestamptz NOT NULL DEFAULT now(),
+    updated_at          timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE public.enrollment_tokens (
+    id            uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    token         text NOT NULL UNIQUE,
+    created_by    uuid NOT NULL REFERENCES public.users (id),
+    tenant_id     text NOT NULL,
+    -- A token for a new phone of an existing user.
+    bound_user_id uuid REFERENCES public.users (id),
+    expires_at    timestamptz NOT NULL,
+    used_at       timestamptz,
+    device_id     text,
+    created_at    timestamptz NOT NULL DEFAULT now()
+);
+
+ALTER TABLE public.users
+    ADD FOREIGN KEY (enrollment_token_id) REFERENCES public.enrollment_tokens (id);
+
+CREATE TABLE public.devices (
+    id          text PRIMARY KEY,
+    user_id     uuid NOT NULL REFERENCES public.users (id),
+    device_info jsonb NOT NULL DEFAULT '{}',
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    last_seen   timestamptz,
+    revoked_at  timestamptz
+);
+CREATE INDEX devices_of_user ON public.devices (user_id);
+
+CREATE TABLE public.messages (
+    id           uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    sender_id    uuid NOT NULL REFERENCES public.users (id),
+    recipient_id uuid NOT NULL REFERENCES public.users (id),
+    content      text NOT NULL CHECK (content <> ''),
+    status       text NOT NULL DEFAULT 'pending_sync' CHECK (status IN ('pending_sync', 'synced', 'read')),
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    updated_at   timestamptz NOT NULL DEFAULT now(),
+    synced_at    timestamptz,
+    read_at      timestamptz
+);
+-- A snapshot walks one user's messages in key order, once as sender and once as recipient.
+CREATE INDEX messages_sent ON public.messages (sender_id, id);
+CREATE INDEX messages_received ON public.messages (recipient_id, id);
+-- The newest message of a sender.
+CREATE INDEX messages_newest ON public.messages (sender_id, created_at DESC, id DESC);
+
+CREATE TABLE public.sync_metadata (
+    device_id              text PRIMARY KEY REFERENCES public.devices (id) ON DELETE CASCADE,
+    last_sync_timestamp    timestamptz,
+    last_synced_lsn        pg_lsn,
+    pending_outgoing_count integer NOT NULL DEFAULT 0,
+    sync_status            text NOT NULL DEFAULT 'idle' CHECK (sync_status IN ('idle', 'syncing', 'error')),
+    updated_at             timestamptz NOT NULL DEFAULT now()
+);
+
+-- users.last_message_* follow messages in the same transaction, whoever writes them: the newest message is the
+-- one with the greatest (created_at, id), whatever order they arrive in. Rows of users are locked in key order,
+-- so that two statements with several senders cannot deadlock. updated_at is left alone: it belongs to the
+-- user's own edits.
+CREATE FUNCTION posduif.note_new_messages() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM 1 FROM public.users u
+     WHERE u.id IN (SELECT sender_id FROM fresh) ORDER BY u.id FOR NO KEY UPDATE;
+    UPDATE public.users u
+       SET last_message_sent = newest.content,
+           last_message_at = newest.created_at,
+           last_message_id = newest.id
+      FROM (SELECT DISTINCT ON (sender_id) sender_id, id, content, created_at
+              FROM fresh ORDER BY sender_id, created_at DESC, id DESC) newest
+     WHERE u.id = newest.sender_id
+       AND (u.last_message_at IS NULL
+            OR (u.last_message_at, coalesce(u.last_message_id, '00000000-0000-0000-0000-000000000000'))
+               < (newest.created_at, newest.id));
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION posduif.note_altered_messages() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM 1 FROM public.users u
+     WHERE u.last_message_id IN (SELECT id FROM former) ORDER BY u.id FOR NO KEY UPDATE;
+    UPDATE public.users u
+       SET last_message_sent = newest.content,
+           last_message_at = newest.created_at,
+           last_message_id = newest.id
+      FROM (SELECT DISTINCT sender_id FROM former) senders
+      LEFT JOIN LATERAL (SELECT m.id, m.content, m.created_at FROM public.messages m
+                          WHERE m.sender_id = senders.sender_id
+                          ORDER BY m.created_at DESC, m.id DESC LIMIT 1) newest ON true
+     WHERE u.id = senders.sender_id
+       AND u.last_message_id IN (SELECT id FROM former)
+       AND (u.last_message_sent, u.last_message_id) IS DISTINCT FROM (newest.content, newest.id);
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER posduif_new_messages AFTER INSERT ON public.messages
+    REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION posduif.note_new_messages();
+CREATE TRIGGER posduif_edited_messages AFTER UPDATE ON public.messages
+    REFERENCING OLD TABLE AS former FOR EACH STATEMENT EXECUTE FUNCTION posduif.note_altered_messages();
+CREATE TRIGGER posduif_deleted_messages AFTER DELETE ON public.messages
+    REFERENCING OLD TABLE AS former FOR EACH STATEMENT EXECUTE FUNCTION posduif.note_altered_messages();
