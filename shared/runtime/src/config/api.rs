@@ -1,0 +1,124 @@
+//! `api`: the public port of the sync API and its limits.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, de};
+
+use super::{duration, error::Problems, public_url::PublicUrl};
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiConfig {
+    pub bind: SocketAddr,
+    /// What devices and browsers call; printed into enrolment codes.
+    pub public_url: PublicUrl,
+    /// Only these peers are believed when they say whom they forward for.
+    #[serde(deserialize_with = "networks")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Limit of a request body as it arrives.
+    pub max_body_bytes: usize,
+    /// Limit of a request body after decompression.
+    pub max_decoded_body_bytes: usize,
+    /// How long open requests may take to end after the first signal.
+    #[serde(with = "duration")]
+    pub shutdown_deadline: Duration,
+    /// How long a snapshot's last page waits for the log to catch up.
+    #[serde(with = "duration")]
+    pub snapshot_wait: Duration,
+    /// Connections per tenant.
+    pub db_pool_size: usize,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        ApiConfig {
+            bind: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            public_url: PublicUrl::default(),
+            trusted_proxies: Vec::new(),
+            max_body_bytes: 1 << 20,
+            max_decoded_body_bytes: 8 << 20,
+            shutdown_deadline: Duration::from_secs(30),
+            snapshot_wait: Duration::from_secs(10),
+            db_pool_size: 8,
+        }
+    }
+}
+
+impl ApiConfig {
+    pub(super) fn check(&self, problems: &mut Problems) {
+        problems.range("api.max_body_bytes", self.max_body_bytes, 1024..=64 << 20);
+        problems.range(
+            "api.max_decoded_body_bytes",
+            self.max_decoded_body_bytes,
+            self.max_body_bytes..=512 << 20,
+        );
+        problems.range(
+            "api.shutdown_deadline",
+            self.shutdown_deadline,
+            Duration::from_millis(100)..=Duration::from_secs(600),
+        );
+        problems.range(
+            "api.snapshot_wait",
+            self.snapshot_wait,
+            Duration::from_millis(100)..=Duration::from_secs(60),
+        );
+        problems.range("api.db_pool_size", self.db_pool_size, 1..=512);
+    }
+}
+
+/// A list, or a text with commas, which is what a variable can hold; an address alone is a network of one.
+fn networks<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<IpNet>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a list of addresses or networks")]
+    enum Form {
+        List(Vec<String>),
+        Text(String),
+    }
+    let parts = match Form::deserialize(input)? {
+        Form::List(parts) => parts,
+        Form::Text(text) => text.split(',').map(str::to_owned).collect(),
+    };
+    let parts = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            part.parse().or_else(|_| part.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
+                de::Error::custom(format!(
+                    "{part:?} is neither an IP address nor a network such as 10.0.0.0/8"
+                ))
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+
+    const TENANTS: &str = "tenants: [{url: 'postgres://u@h/a'}]";
+
+    fn proxies(variable: &str) -> Result<Vec<String>, String> {
+        let variables = [("POSDUIF__API__TRUSTED_PROXIES".to_owned(), variable.to_owned())];
+        let config = Config::with_environment(TENANTS, variables).map_err(|error| error.to_string())?;
+        Ok(config.api.trusted_proxies.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn proxies_are_a_list_in_the_file_and_a_text_with_commas_in_the_environment() {
+        let yaml = format!("{TENANTS}\napi: {{trusted_proxies: [10.0.0.0/8, '::1']}}");
+        assert_eq!(Config::from_yaml(&yaml).unwrap().api.trusted_proxies.len(), 2);
+        assert_eq!(proxies("10.0.0.0/8, 192.0.2.1"), Ok(vec!["10.0.0.0/8".into(), "192.0.2.1/32".into()]));
+        assert_eq!(proxies(""), Ok(vec![]));
+        assert!(proxies("proxy.example").unwrap_err().contains("api.trusted_proxies: \"proxy.example\""));
+    }
+
+    #[test]
+    fn a_decoded_body_may_not_be_smaller_than_an_encoded_one() {
+        let yaml = format!("{TENANTS}\napi: {{max_body_bytes: 9000000}}");
+        let error = Config::from_yaml(&yaml).unwrap_err().to_string();
+        assert!(error.contains("api.max_decoded_body_bytes"), "{error}");
+    }
+}

@@ -1,0 +1,189 @@
+//! One YAML file and the environment in, checked settings for both services out.
+
+mod admin;
+mod api;
+mod auth;
+mod duration;
+mod error;
+mod load;
+mod log;
+mod postgres_url;
+mod public_url;
+mod rate_limit;
+mod redis;
+mod redis_url;
+mod sync;
+mod tenants;
+mod wal;
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+pub use admin::AdminConfig;
+pub use api::ApiConfig;
+pub use auth::{AuthConfig, DeviceAuth};
+pub use error::{ConfigError, Problem};
+pub use log::{LogConfig, LogFormat};
+pub use postgres_url::{InvalidPostgresUrl, PostgresUrl};
+pub use public_url::{InvalidPublicUrl, PublicUrl};
+pub use rate_limit::RateLimitConfig;
+pub use redis::RedisConfig;
+pub use redis_url::{InvalidRedisUrl, RedisUrl};
+pub use sync::{MAX_BATCH_SIZE, SyncConfig};
+pub use tenants::TenantConfig;
+pub use wal::WalConfig;
+
+use error::Problems;
+
+/// All settings of an installation; each service reads the sections that concern it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// At least one; their ids differ.
+    pub tenants: Vec<TenantConfig>,
+    #[serde(default)]
+    pub redis: RedisConfig,
+    #[serde(default)]
+    pub api: ApiConfig,
+    #[serde(default)]
+    pub admin: AdminConfig,
+    #[serde(default)]
+    pub sync: SyncConfig,
+    #[serde(default)]
+    pub auth: AuthConfig,
+    #[serde(default)]
+    pub rate_limit: RateLimitConfig,
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+impl Config {
+    /// Reads the file, lets `POSDUIF__SECTION__KEY` of the environment override it, reads the secret files
+    /// that both services need, and checks every value.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Config::with_environment(&text, load::environment())
+    }
+
+    /// The configuration that a text alone describes, without the environment.
+    pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
+        Config::with_environment(text, [])
+    }
+
+    /// The configuration that a text describes, overridden by these variables.
+    pub fn with_environment(
+        text: &str,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut config: Config = load::parse(text, variables)?;
+        let mut problems = Problems::default();
+        tenants::settle(&mut config.tenants, &mut problems);
+        config.redis.settle(&mut problems);
+        config.api.check(&mut problems);
+        config.sync.check(config.tenants.len(), &mut problems);
+        config.auth.check(config.tenants.len(), &mut problems);
+        config.rate_limit.check(&mut problems);
+        config.log.check(&mut problems);
+        problems.into_result()?;
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TENANTS: &str = "tenants: [{url: 'postgres://u@h/a'}]\n";
+    const SHIPPED: &str = include_str!("../../../../config/config.yaml");
+
+    fn refused(yaml: &str) -> String {
+        Config::from_yaml(&format!("{TENANTS}{yaml}")).unwrap_err().to_string()
+    }
+
+    fn with_variable(name: &str, value: &str) -> Result<Config, ConfigError> {
+        let yaml = format!("{TENANTS}redis: {{pool_size: 4}}");
+        Config::with_environment(&yaml, [(name.to_owned(), value.to_owned())])
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_path() {
+        for (yaml, key) in [
+            ("redis: {pool: 4}", "redis.pool: unknown field"),
+            ("sync: {wal: {slots: 4}}", "sync.wal.slots: unknown field"),
+            ("cache: {}", "cache: unknown field"),
+        ] {
+            let error = refused(yaml);
+            assert!(error.contains(key), "{error}");
+        }
+        let error =
+            Config::from_yaml("tenants: [{url: 'postgres://u@h/a', user: x}]").unwrap_err().to_string();
+        assert!(error.contains("tenants[0].user: unknown field"), "{error}");
+        let error = with_variable("POSDUIF__REDIS__POOL", "4").unwrap_err().to_string();
+        assert!(error.contains("redis.pool: unknown field"), "{error}");
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file() {
+        assert_eq!(with_variable("POSDUIF__REDIS__POOL_SIZE", "7").unwrap().redis.pool_size, 7);
+        assert!(!with_variable("POSDUIF__SYNC__WAL__ENABLED", "false").unwrap().sync.wal.enabled);
+        assert_eq!(with_variable("POSDUIF__LOG__FORMAT", "text").unwrap().log.format, LogFormat::Text);
+        let config = with_variable("POSDUIF__TENANTS__0__URL", "postgres://u@h/b").unwrap();
+        assert_eq!(config.tenants[0].id.as_str(), "b");
+        assert_eq!(with_variable("POSDUIF_REDIS_POOL_SIZE", "7").unwrap().redis.pool_size, 4);
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once_with_its_key() {
+        let error = refused("redis: {pool_size: 0}\nsync: {batch_size: 501}\nlog: {level: 'info,=='}");
+        for key in
+            ["redis.pool_size: 0 is out of range, allowed are 1 to 1024", "sync.batch_size", "log.level"]
+        {
+            assert!(error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_kind_is_refused_unseen() {
+        let error = refused("redis: {pool_size: hunter2}");
+        assert!(
+            error.contains("redis.pool_size: has the wrong type") && !error.contains("hunter2"),
+            "{error}"
+        );
+        let error = with_variable("POSDUIF__TENANTS", "postgres://u:hunter2@h/a").unwrap_err().to_string();
+        assert!(error.contains("tenants: has the wrong type") && !error.contains("hunter2"), "{error}");
+        let error = refused("api: {shutdown_deadline: 30}");
+        assert!(error.contains("api.shutdown_deadline: \"30\" is no duration"), "{error}");
+    }
+
+    #[test]
+    fn the_shipped_file_shows_the_defaults() {
+        let shipped = Config::from_yaml(SHIPPED).unwrap();
+        let minimal =
+            Config::from_yaml("tenants: [{url: 'postgres://posduif:posduif@127.0.0.1:5432/tenant_1'}]");
+        assert_eq!(format!("{shipped:?}"), format!("{:?}", minimal.unwrap()));
+    }
+
+    #[test]
+    fn the_shipped_file_shows_every_key() {
+        for section in
+            ["redis", "api", "admin", "sync", "sync.wal", "auth", "rate_limit", "log", "tenants[0]"]
+        {
+            let name =
+                format!("POSDUIF__{}__NO_SUCH_KEY", section.replace(['.', '['], "__").replace(']', ""));
+            let error = with_variable(&name.to_uppercase(), "").unwrap_err().to_string();
+            let keys: Vec<_> = error.split('`').skip(3).step_by(2).collect();
+            assert!(keys.len() > 1, "{error}");
+            for key in keys {
+                assert!(SHIPPED.contains(&format!(" {key}:")), "{section}.{key} is not shown");
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Config::load(Path::new("no/such/config.yaml")).unwrap_err().to_string();
+        assert!(error.contains("no/such/config.yaml") && error.contains("--config"), "{error}");
+    }
+}
