@@ -1,1 +1,53 @@
+//! PostgreSQL's write-ahead log in, Redis Streams out, one replication slot per tenant.
 //!
+//! The modules stand in the order in which the data flows; each uses only those above it.
+
+pub mod metrics;
+
+pub mod catalog;
+pub mod decode;
+pub mod relations;
+pub mod route;
+pub mod transaction;
+pub mod visibility;
+pub mod wal;
+
+pub mod epoch;
+pub mod progress;
+
+pub mod gate;
+pub mod heartbeat;
+pub mod pipeline;
+pub mod session;
+pub mod tenant;
+
+use posduif_model::rule::RuleSet;
+use posduif_runtime::{admin, config::Config, lifecycle::Lifecycle, metrics::Metrics, readiness::Readiness};
+
+use crate::{metrics::IngesterMetrics, session::Session};
+
+/// Starts one task per tenant and the admin port; they end with the lifecycle.
+///
+/// # Errors
+/// The admin port is taken, or a metric is registered twice.
+pub fn start(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<()> {
+    let (readiness, metrics) = (Readiness::default(), Metrics::new()?);
+    let counted = IngesterMetrics::register(&metrics)?;
+    let rules = RuleSet::new(&config.sync.tables)?;
+    let listener = admin::listen(config.admin.ingester_bind)?;
+    for tenant in &config.tenants {
+        let session = Session {
+            tenant: tenant.clone(),
+            redis: config.redis.clone(),
+            wal: config.sync.wal.clone(),
+            rules: rules.clone(),
+            metrics: counted.clone(),
+        };
+        let serve = tenant::serve(session, readiness.clone(), lifecycle.shutdown_token());
+        lifecycle.spawn(format!("tenant {}", tenant.id), serve);
+    }
+    let shutdown = lifecycle.shutdown_token();
+    lifecycle
+        .spawn("admin port", async move { Ok(admin::serve(listener, readiness, metrics, shutdown).await?) });
+    Ok(())
+}

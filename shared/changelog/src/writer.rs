@@ -1,6 +1,6 @@
 //! The ingester's side of the log: claim the tenant, store batches, move the watermark.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use posduif_model::{Epoch, Lsn, Position, TenantId};
 use redis::{AsyncCommands, aio::MultiplexedConnection};
@@ -136,13 +136,12 @@ impl LogWriter {
         Ok(call.invoke_async(&mut self.connection).await?)
     }
 
-    /// Waits until the server's own append-only file holds everything this connection wrote (WAITAOF).
-    ///
-    /// Returns whether that was proven within `patience`.
-    pub async fn synced_to_disk(&mut self, patience: Duration) -> Result<bool, LogError> {
-        let millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-        let (local, _replicas): (u64, u64) =
-            redis::cmd("WAITAOF").arg(1).arg(0).arg(millis).query_async(&mut self.connection).await?;
-        Ok(local >= 1)
+    /// The highest fencing token that Redis has seen, 0 where it has seen none.
+    pub async fn highest_token(
+        connection: &mut MultiplexedConnection,
+        tenant: &TenantId,
+    ) -> Result<i64, LogError> {
+        let held: Option<i64> = connection.get(Keys::new(tenant).token()).await?;
+        Ok(held.unwrap_or(0))
     }
 }

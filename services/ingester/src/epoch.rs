@@ -1,0 +1,186 @@
+//! What is known of server, slot and log in, whether the log can go on out; no I/O.
+
+use posduif_changelog::LogState;
+use posduif_model::{Epoch, Lsn, rule::RulesHash};
+
+/// What an ingester finds when it has taken over a tenant.
+#[derive(Clone, Debug)]
+pub struct Evidence<'a> {
+    pub system: &'a str,
+    pub timeline: u32,
+    /// Where the server's history left the log's timeline, if that is another one and known to it.
+    pub left_log_timeline: Option<Lsn>,
+    /// How far the server's WAL is flushed.
+    pub flushed: Lsn,
+    /// Whether the slot had to be created, and why.
+    pub new_slot: Option<&'a str>,
+    /// The slot's confirmed position.
+    pub confirmed: Lsn,
+    /// The epoch that the tenant database knows.
+    pub registered: Option<Epoch>,
+    pub log: Option<&'a LogState>,
+    /// The newest entry of the commit log.
+    pub newest_commit: Option<Lsn>,
+    /// Whether PostgreSQL still has the newest heartbeat row that the log knows.
+    pub heartbeat_found: bool,
+    pub rules: &'a RulesHash,
+}
+
+/// Why positions of the log so far cannot be compared with new ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    NewSlot(String),
+    LogMissing,
+    /// The database and the log name different epochs: one of them was restored, or an opening was cut short.
+    NotRegistered,
+    OtherSystem,
+    TimelineForked,
+    /// PostgreSQL has forgotten WAL that the log no longer has.
+    LogBehindSlot,
+    /// The server lacks WAL that the log has.
+    ServerBehindLog,
+    /// The server's disk went back in time.
+    HeartbeatLost,
+    /// The commit log lacks what its watermark says.
+    CommitsLost,
+    RulesChanged,
+}
+
+impl Reason {
+    /// A short constant word for metrics, and a sentence for people.
+    pub fn describe(&self) -> (&'static str, String) {
+        let (word, sentence) = match self {
+            Reason::NewSlot(why) => return ("new_slot", format!("the replication slot was created ({why})")),
+            Reason::LogMissing => ("log_missing", "Redis has no log for this tenant"),
+            Reason::NotRegistered => ("not_registered", "database and log name different epochs"),
+            Reason::OtherSystem => ("other_system", "the database lives in another PostgreSQL cluster now"),
+            Reason::TimelineForked => ("timeline_forked", "PostgreSQL was recovered to an earlier point"),
+            Reason::LogBehindSlot => ("log_behind_slot", "Redis lost changes that PostgreSQL no longer has"),
+            Reason::ServerBehindLog => ("server_behind_log", "PostgreSQL lost changes that the log has"),
+            Reason::HeartbeatLost => ("heartbeat_lost", "PostgreSQL's disk went back to an earlier state"),
+            Reason::CommitsLost => ("commits_lost", "the commit log ends below its watermark"),
+            Reason::RulesChanged => ("rules_changed", "sync.tables changed what devices see"),
+        };
+        (word, sentence.to_owned())
+    }
+}
+
+/// Decides whether the log goes on; `None` means that it does.
+pub fn verdict(found: &Evidence<'_>) -> Option<Reason> {
+    if let Some(why) = found.new_slot {
+        return Some(Reason::NewSlot(why.to_owned()));
+    }
+    let Some(log) = found.log else {
+        return Some(Reason::LogMissing);
+    };
+    let end = log.watermark.end;
+    let newest = found.newest_commit.unwrap_or(log.base);
+    let forked = log.timeline != found.timeline && found.left_log_timeline.is_none_or(|left| left < end);
+    [
+        (found.registered != Some(log.epoch), Reason::NotRegistered),
+        (log.system != found.system, Reason::OtherSystem),
+        (forked, Reason::TimelineForked),
+        (end < found.confirmed, Reason::LogBehindSlot),
+        (found.flushed < end, Reason::ServerBehindLog),
+        (log.heartbeat.is_some() && !found.heartbeat_found, Reason::HeartbeatLost),
+        (newest < log.watermark.commit, Reason::CommitsLost),
+        (log.rules != *found.rules, Reason::RulesChanged),
+    ]
+    .into_iter()
+    .find_map(|(broken, reason)| broken.then_some(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use posduif_changelog::{Heartbeat, Watermark};
+
+    use super::*;
+
+    fn log() -> LogState {
+        LogState {
+            epoch: Epoch::from_random(1),
+            base: Lsn::new(100),
+            watermark: Watermark { commit: Lsn::new(200), end: Lsn::new(210) },
+            floor: Lsn::new(100),
+            rules: RulesHash::from_stored("r"),
+            unready_below: None,
+            heartbeat: Some(Heartbeat { sequence: 1, nonce: 2 }),
+            system: "s".into(),
+            timeline: 1,
+        }
+    }
+
+    /// The verdict on a healthy restart after `spoil` has made it less so.
+    fn judged(spoil: impl Fn(&mut LogState, &mut Evidence<'_>)) -> Option<Reason> {
+        let rules = RulesHash::from_stored("r");
+        let mut log = log();
+        let mut found = Evidence {
+            system: "s",
+            timeline: 1,
+            left_log_timeline: None,
+            flushed: Lsn::new(300),
+            new_slot: None,
+            confirmed: Lsn::new(150),
+            registered: Some(log.epoch),
+            log: None,
+            newest_commit: Some(Lsn::new(220)),
+            heartbeat_found: true,
+            rules: &rules,
+        };
+        spoil(&mut log, &mut found);
+        let found = Evidence { log: Some(&log), ..found };
+        verdict(&found)
+    }
+
+    #[test]
+    fn a_restart_with_everything_in_place_goes_on() {
+        assert_eq!(judged(|_, _| ()), None);
+        assert_eq!(judged(|_, found| found.confirmed = Lsn::new(210)), None);
+    }
+
+    #[test]
+    fn each_break_of_history_opens_an_epoch() {
+        assert_eq!(judged(|_, f| f.new_slot = Some("lost")), Some(Reason::NewSlot("lost".into())));
+        assert_eq!(judged(|_, f| f.registered = Some(Epoch::from_random(9))), Some(Reason::NotRegistered));
+        assert_eq!(judged(|_, f| f.registered = None), Some(Reason::NotRegistered));
+        assert_eq!(judged(|_, f| f.system = "other"), Some(Reason::OtherSystem));
+        assert_eq!(judged(|_, f| f.confirmed = Lsn::new(211)), Some(Reason::LogBehindSlot));
+        assert_eq!(judged(|_, f| f.flushed = Lsn::new(209)), Some(Reason::ServerBehindLog));
+        assert_eq!(judged(|_, f| f.heartbeat_found = false), Some(Reason::HeartbeatLost));
+        assert_eq!(judged(|_, f| f.newest_commit = Some(Lsn::new(199))), Some(Reason::CommitsLost));
+        assert_eq!(judged(|_, f| f.newest_commit = None), Some(Reason::CommitsLost));
+        assert_eq!(judged(|log, _| log.rules = RulesHash::from_stored("x")), Some(Reason::RulesChanged));
+    }
+
+    #[test]
+    fn a_promoted_standby_that_has_all_of_the_log_goes_on() {
+        let promoted = |left: Option<u64>| {
+            judged(move |_, found| {
+                found.timeline = 2;
+                found.left_log_timeline = left.map(Lsn::new);
+            })
+        };
+        assert_eq!(promoted(Some(210)), None);
+        assert_eq!(promoted(Some(209)), Some(Reason::TimelineForked));
+        assert_eq!(promoted(None), Some(Reason::TimelineForked));
+    }
+
+    #[test]
+    fn without_a_log_there_is_nothing_to_go_on_with() {
+        let rules = RulesHash::from_stored("r");
+        let found = Evidence {
+            system: "s",
+            timeline: 1,
+            left_log_timeline: None,
+            flushed: Lsn::ZERO,
+            new_slot: None,
+            confirmed: Lsn::ZERO,
+            registered: None,
+            log: None,
+            newest_commit: None,
+            heartbeat_found: true,
+            rules: &rules,
+        };
+        assert_eq!(verdict(&found), Some(Reason::LogMissing));
+    }
+}

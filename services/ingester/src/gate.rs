@@ -1,0 +1,147 @@
+//! Stored commits in, the watermark out, never ahead of what PostgreSQL shows to new snapshots.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use posduif_changelog::{Heartbeat, LogError, LogWriter, Watermark};
+use posduif_model::{Epoch, Lsn};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tokio_postgres::Client;
+
+use crate::{
+    metrics::IngesterMetrics,
+    progress::Progress,
+    visibility::{InvalidSnapshot, Snapshot},
+};
+
+/// What the log has got, in the order of the WAL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// A transaction is stored whole.
+    Commit { commit: Lsn, end: Lsn, xid: u32, heartbeat: Option<Heartbeat> },
+    /// The WAL up to here holds nothing more for the log.
+    Drained(Lsn),
+}
+
+/// A watermark that cannot move.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    #[error("the visibility of transactions cannot be asked: {0}")]
+    Postgres(#[from] tokio_postgres::Error),
+    #[error(transparent)]
+    Snapshot(#[from] InvalidSnapshot),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("the pipeline is gone")]
+    Abandoned,
+}
+
+/// Moves one tenant's watermark and decides what is confirmed.
+pub struct Gate {
+    pub client: Client,
+    pub writer: LogWriter,
+    pub epoch: Epoch,
+    pub watermark: Watermark,
+    /// What the log has above the watermark, oldest first.
+    pub waiting: VecDeque<Stored>,
+    /// Snapshots are not served until every transaction below this id has ended.
+    pub unready_below: Option<u64>,
+    pub progress: Progress,
+    pub confirmed: watch::Sender<Lsn>,
+    pub confirmed_heartbeat: watch::Sender<i64>,
+    pub metrics: IngesterMetrics,
+    pub tenant: String,
+}
+
+/// How often what is old enough is confirmed, and how often an unready epoch is looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// Pauses between two looks at a transaction that is not visible yet.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// Commits taken from the queue at once.
+const MOST_AT_ONCE: usize = 10_000;
+
+impl Gate {
+    /// Runs until the pipeline ends or an error does.
+    ///
+    /// `stored` names commits only after the log has them; the snapshot is taken after that.
+    pub async fn run(mut self, mut stored: mpsc::Receiver<Stored>) -> Result<(), GateError> {
+        let mut timer = interval(TICK);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            tokio::select! {
+                got = receive(&mut stored, &mut self.waiting) => {
+                    if got == 0 {
+                        return Err(GateError::Abandoned);
+                    }
+                    pause = SHORTEST_PAUSE;
+                }
+                () = sleep(pause), if !self.waiting.is_empty() => pause = (pause * 2).min(LONGEST_PAUSE),
+                _ = timer.tick() => {
+                    self.confirm();
+                    if self.unready_below.is_none() {
+                        continue;
+                    }
+                }
+            }
+            let snapshot = self.snapshot().await?;
+            self.pass(&snapshot).await?;
+            if self.unready_below.is_some_and(|xid| snapshot.xmin >= xid) {
+                self.writer.ready(&self.epoch).await?;
+                self.unready_below = None;
+            }
+        }
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, GateError> {
+        let row = self.client.query_one("SELECT pg_current_snapshot()::text", &[]).await?;
+        Ok(row.get::<_, String>(0).parse()?)
+    }
+
+    /// Publishes the longest prefix of what waits that the snapshot shows.
+    async fn pass(&mut self, snapshot: &Snapshot) -> Result<(), GateError> {
+        let (mut next, mut beat) = (self.watermark, None);
+        let passes = |stored: &mut Stored| match stored {
+            Stored::Commit { xid, .. } => snapshot.sees(*xid),
+            Stored::Drained(_) => true,
+        };
+        while let Some(stored) = self.waiting.pop_front_if(passes) {
+            match stored {
+                Stored::Commit { commit, end, heartbeat, .. } => {
+                    next = Watermark { commit, end };
+                    beat = heartbeat.or(beat);
+                }
+                Stored::Drained(end) => next.end = next.end.max(end),
+            }
+        }
+        if next == self.watermark {
+            return Ok(());
+        }
+        self.writer.publish(&self.epoch, next, beat).await?;
+        self.watermark = next;
+        self.progress.published(Instant::now(), next.end, beat.map(|beat| beat.sequence));
+        self.metrics.watermark.with_label_values(&[&self.tenant]).set(next.end.get().cast_signed());
+        Ok(())
+    }
+
+    fn confirm(&mut self) {
+        let confirmed = self.progress.confirmable(Instant::now());
+        self.metrics.confirmed.with_label_values(&[&self.tenant]).set(confirmed.get().cast_signed());
+        self.confirmed.send_if_modified(|held| std::mem::replace(held, confirmed) != confirmed);
+        self.confirmed_heartbeat.send_replace(self.progress.confirmed_heartbeat());
+    }
+}
+
+/// Waits for at least one stored commit, then takes all that are there; 0 when there will be no more.
+async fn receive(stored: &mut mpsc::Receiver<Stored>, waiting: &mut VecDeque<Stored>) -> usize {
+    let mut fresh = Vec::new();
+    let got = stored.recv_many(&mut fresh, MOST_AT_ONCE).await;
+    waiting.extend(fresh);
+    got
+}

@@ -1,0 +1,103 @@
+//! WAL events in, batches in the log out.
+
+use posduif_changelog::{Batch, LogError, LogWriter};
+use posduif_model::Lsn;
+use tokio::sync::mpsc::{self, error::TryRecvError};
+
+use crate::{
+    gate::Stored,
+    metrics::IngesterMetrics,
+    transaction::{Assembler, StreamError},
+    wal::WalEvent,
+};
+
+/// A pipeline that cannot go on; a new session starts again from what the log has.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("the replication stream or the gate is gone")]
+    Abandoned,
+}
+
+/// How large a batch may grow.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub bytes: usize,
+    pub transactions: usize,
+}
+
+/// Entries per batch: keeps one script call short, Redis does nothing else meanwhile.
+const MOST_ENTRIES: usize = 2_000;
+
+/// Decodes, routes and stores one tenant's stream.
+pub struct Pipeline {
+    pub assembler: Assembler,
+    pub writer: LogWriter,
+    pub batch: Batch,
+    /// The newest commit entry in the log.
+    pub stored: Lsn,
+    pub limits: Limits,
+    pub gate: mpsc::Sender<Stored>,
+    pub metrics: IngesterMetrics,
+    pub tenant: String,
+}
+
+impl Pipeline {
+    /// Runs until the stream ends or an error does.
+    pub async fn run(mut self, mut events: mpsc::Receiver<WalEvent>) -> Result<(), PipelineError> {
+        let mut finished = Vec::new();
+        loop {
+            let event = match events.try_recv() {
+                Ok(event) => event,
+                Err(TryRecvError::Disconnected) => return Err(PipelineError::Abandoned),
+                // Nothing more at hand: what is complete shall not wait.
+                Err(TryRecvError::Empty) => {
+                    if !finished.is_empty() {
+                        self.store(&mut finished).await?;
+                    }
+                    events.recv().await.ok_or(PipelineError::Abandoned)?
+                }
+            };
+            match event {
+                WalEvent::Data(payload) => {
+                    if let Some(transaction) = self.assembler.follow(&payload.bytes, &mut self.batch)? {
+                        self.metrics.commits.with_label_values(&[&self.tenant]).inc();
+                        self.metrics.changes.with_label_values(&[&self.tenant]).inc_by(transaction.changes);
+                        finished.push(Stored::Commit {
+                            commit: transaction.commit,
+                            end: transaction.end,
+                            xid: transaction.xid,
+                            heartbeat: transaction.heartbeat,
+                        });
+                    }
+                }
+                // In the middle of a transaction "all sent" says nothing about that transaction.
+                WalEvent::Keepalive(end) if self.assembler.is_idle() => finished.push(Stored::Drained(end)),
+                WalEvent::Keepalive(_) => {}
+            }
+            let full = self.batch.bytes() >= self.limits.bytes || self.batch.commands() >= MOST_ENTRIES;
+            if full || finished.len() >= self.limits.transactions {
+                self.store(&mut finished).await?;
+            }
+        }
+    }
+
+    /// Stores the batch, then tells the gate which transactions are complete.
+    async fn store(&mut self, finished: &mut Vec<Stored>) -> Result<(), PipelineError> {
+        if !self.batch.is_empty() {
+            let guard = Batch::guard(self.stored, self.assembler.first_new());
+            self.writer.append(&self.batch, guard).await?;
+            self.batch.clear();
+        }
+        for stored in finished.drain(..) {
+            if let Stored::Commit { commit, .. } = stored {
+                self.stored = commit;
+            }
+            self.gate.send(stored).await.map_err(|_| PipelineError::Abandoned)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! Published watermarks in, the position that PostgreSQL may forget out: the only place that decides it.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use posduif_model::Lsn;
+
+/// What may be confirmed to PostgreSQL.
+///
+/// Redis may lose the last moments of what it acknowledged (its append-only file is synced about once a
+/// second), so a watermark is confirmed only when it is `delay` old. What a crash of Redis takes away is then
+/// sent by PostgreSQL again, under the same ids.
+#[derive(Debug)]
+pub struct Progress {
+    start: Instant,
+    delay: Duration,
+    confirmed: Lsn,
+    /// Watermark ends by the tick at which they are due; the newest of a tick stands for it.
+    published: VecDeque<(u128, Lsn)>,
+    heartbeats: VecDeque<(Lsn, i64)>,
+    confirmed_heartbeat: i64,
+}
+
+/// Precision of the delay: bounds the queue to a few entries per second, however many commits there are.
+const TICK: Duration = Duration::from_millis(200);
+
+impl Progress {
+    /// Begins at the position that the slot has confirmed already.
+    pub fn new(confirmed: Lsn, delay: Duration, now: Instant) -> Self {
+        Progress {
+            start: now,
+            delay,
+            confirmed,
+            published: VecDeque::new(),
+            heartbeats: VecDeque::new(),
+            confirmed_heartbeat: 0,
+        }
+    }
+
+    /// The watermark's end moved to `end`, and past the heartbeat with this sequence number.
+    pub fn published(&mut self, now: Instant, end: Lsn, heartbeat: Option<i64>) {
+        if let Some(sequence) = heartbeat {
+            self.heartbeats.push_back((end, sequence));
+        }
+        let due = (now + self.delay).duration_since(self.start).as_nanos().div_ceil(TICK.as_nanos());
+        match self.published.back_mut() {
+            Some((tick, newest)) if *tick == due => *newest = end,
+            _ => self.published.push_back((due, end)),
+        }
+    }
+
+    /// What may be confirmed now; never moves back.
+    pub fn confirmable(&mut self, now: Instant) -> Lsn {
+        let tick = now.duration_since(self.start).as_nanos() / TICK.as_nanos();
+        while let Some((_, end)) = self.published.pop_front_if(|(due, _)| *due <= tick) {
+            self.confirmed = self.confirmed.max(end);
+        }
+        let confirmed = self.confirmed;
+        while let Some((_, sequence)) = self.heartbeats.pop_front_if(|(end, _)| *end <= confirmed) {
+            self.confirmed_heartbeat = sequence;
+        }
+        confirmed
+    }
+
+    /// The newest heartbeat at or below what is confirmed; older rows are no longer needed.
+    pub fn confirmed_heartbeat(&self) -> i64 {
+        self.confirmed_heartbeat
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn nothing_is_confirmed_before_it_is_old_enough() {
+        let start = Instant::now();
+        let mut progress = Progress::new(Lsn::new(5), 10 * SECOND, start);
+        progress.published(start, Lsn::new(7), Some(1));
+        progress.published(start + SECOND, Lsn::new(9), None);
+        assert_eq!(progress.confirmable(start + SECOND * 9), Lsn::new(5));
+        assert_eq!(progress.confirmed_heartbeat(), 0);
+        assert_eq!(progress.confirmable(start + SECOND * 10), Lsn::new(7));
+        assert_eq!(progress.confirmed_heartbeat(), 1);
+        assert_eq!(progress.confirmable(start + SECOND * 11), Lsn::new(9));
+    }
+
+    #[test]
+    fn many_commits_of_one_moment_take_one_place_and_wait_for_the_newest() {
+        let start = Instant::now();
+        let mut progress = Progress::new(Lsn::ZERO, SECOND, start);
+        for end in 1..=1000 {
+            progress.published(start + Duration::from_micros(end), Lsn::new(end), None);
+        }
+        assert_eq!(progress.published.len(), 1);
+        assert_eq!(progress.confirmable(start + SECOND), Lsn::ZERO);
+        assert_eq!(progress.confirmable(start + SECOND + TICK), Lsn::new(1000));
+    }
+}

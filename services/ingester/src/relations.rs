@@ -1,0 +1,97 @@
+//! Relation messages in, a plan for the rows of each table out.
+
+use std::collections::HashMap;
+
+use posduif_model::{
+    TableName,
+    row::{Projection, RowError},
+    rule::{BucketTemplate, RuleSet},
+    table::Column,
+};
+
+use crate::{catalog::Catalog, decode::Relation};
+
+/// What is done with the rows of a table.
+#[derive(Clone, Debug)]
+pub enum Plan {
+    Synced(SyncedTable),
+    /// The ingester's own heartbeat: where its two columns stand.
+    Heartbeat {
+        sequence: usize,
+        nonce: usize,
+    },
+    /// In the publication, but not declared.
+    Ignored,
+}
+
+/// How rows of a declared table are encoded and where they go.
+#[derive(Clone, Debug)]
+pub struct SyncedTable {
+    pub table: TableName,
+    pub projection: Projection,
+    pub buckets: Vec<BucketSource>,
+}
+
+/// Where a row's bucket comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BucketSource {
+    Shared,
+    /// The place of the column that holds the user's id.
+    User(usize),
+}
+
+/// The relations that the stream has described, by oid.
+#[derive(Debug, Default)]
+pub struct Relations {
+    plans: HashMap<u32, Plan>,
+}
+
+/// The name of the heartbeat's table.
+const HEARTBEAT: (&str, &str) = ("posduif", "heartbeat");
+
+impl Relations {
+    /// Plans for the table that a Relation message describes; a later message replaces an earlier one.
+    pub fn describe(
+        &mut self,
+        relation: &Relation,
+        rules: &RuleSet,
+        catalog: &Catalog,
+    ) -> Result<(), RowError> {
+        let plan = plan(relation, rules, catalog)?;
+        self.plans.insert(relation.oid, plan);
+        Ok(())
+    }
+
+    /// The plan for a relation; the stream describes each one before its first row.
+    pub fn plan(&self, oid: u32) -> Option<&Plan> {
+        self.plans.get(&oid)
+    }
+}
+
+fn plan(relation: &Relation, rules: &RuleSet, catalog: &Catalog) -> Result<Plan, RowError> {
+    let place = |name: &str| {
+        let found = relation.columns.iter().position(|column| column.name == name);
+        found.ok_or_else(|| RowError::MissingColumn(name.to_owned()))
+    };
+    if (relation.table.schema(), relation.table.name()) == HEARTBEAT {
+        return Ok(Plan::Heartbeat { sequence: place("sequence")?, nonce: place("nonce")? });
+    }
+    let Some(declaration) = rules.find(&relation.table) else {
+        return Ok(Plan::Ignored);
+    };
+    let columns: Vec<Column> = relation
+        .columns
+        .iter()
+        .map(|column| Column { name: column.name.clone(), type_oid: column.type_oid, nullable: true })
+        .collect();
+    let key = catalog.key(&relation.table).unwrap_or_default();
+    let buckets = declaration.buckets.iter().map(|bucket| match bucket {
+        BucketTemplate::Shared => Ok(BucketSource::Shared),
+        BucketTemplate::User { column } => place(column).map(BucketSource::User),
+    });
+    Ok(Plan::Synced(SyncedTable {
+        table: relation.table.clone(),
+        projection: Projection::new(&columns, key, declaration.columns.as_deref())?,
+        buckets: buckets.collect::<Result<_, _>>()?,
+    }))
+}

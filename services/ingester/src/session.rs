@@ -1,0 +1,182 @@
+//! One tenant in, its log kept up to date for as long as every connection holds.
+
+mod takeover;
+
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use posduif_changelog::{Batch, LogError, LogWriter, connect as connect_redis};
+use posduif_model::{Epoch, Lsn, rule::RuleSet};
+use posduif_runtime::{
+    config::{RedisConfig, TenantConfig, WalConfig},
+    postgres::{self, ConnectError, PINNED_OPTIONS, TlsError},
+};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::JoinSet,
+};
+use tokio_postgres::Client;
+
+use crate::{
+    catalog::{Catalog, CatalogError},
+    gate::{Gate, GateError, Stored},
+    heartbeat,
+    metrics::IngesterMetrics,
+    pipeline::{Limits, Pipeline, PipelineError},
+    progress::Progress,
+    transaction::Assembler,
+    wal::{self, Feedback, ReplicationConnection, WalError},
+};
+
+/// Why a session ended; the tenant's supervisor begins another one.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("PostgreSQL refused")]
+    Postgres(#[from] tokio_postgres::Error),
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Gate(#[from] GateError),
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    #[error("replication slot {0} belongs to another database or plugin; set sync.wal.slot_name")]
+    ForeignSlot(String),
+    #[error("the connection to PostgreSQL was closed")]
+    Closed,
+    #[error("a part of the session panicked")]
+    Panicked,
+}
+
+/// What a session needs; it outlives sessions.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub tenant: TenantConfig,
+    pub redis: RedisConfig,
+    pub wal: WalConfig,
+    pub rules: RuleSet,
+    pub metrics: IngesterMetrics,
+}
+
+/// Messages that may wait between the parts; payload bytes have a budget of their own.
+const QUEUE: usize = 4_096;
+/// Commits read at once when a predecessor left some unpublished.
+const COMMITS_AT_ONCE: usize = 1_000;
+const APPLICATION: &str = "posduif-ingester";
+
+impl Session {
+    /// Takes the tenant over and follows its WAL; calls `started` once changes flow.
+    ///
+    /// # Errors
+    /// It ends only with an error. Whatever part fails, all of them are dropped and their connections closed at
+    /// once: a walsender whose client stayed would block a fast shutdown of PostgreSQL for ever.
+    pub async fn run(&self, started: impl FnOnce()) -> Result<(), SessionError> {
+        let mut parts: JoinSet<Result<(), SessionError>> = JoinSet::new();
+        let sql = self.sql(&mut parts).await?;
+        let catalog = Catalog::load(&sql, &self.rules, &self.wal.publication).await?;
+        let taken = takeover::take_over(self, &sql).await?;
+
+        let epoch = taken.state.epoch;
+        let (events, events_in) = mpsc::channel(QUEUE);
+        let (stored, stored_in) = mpsc::channel(QUEUE);
+        let (confirmed, confirmed_in) = watch::channel(taken.confirmed);
+        let (beats, beats_in) = watch::channel(0);
+        let answer_now = Arc::new(Notify::new());
+
+        let (reader, writer) = taken.halves;
+        let feedback = Feedback {
+            confirmed: confirmed_in,
+            answer_now: Arc::clone(&answer_now),
+            every: self.wal.status_interval.min(self.wal.read_interval),
+        };
+        parts.spawn(async move { Ok(wal::receive(reader, events, answer_now).await?) });
+        parts.spawn(async move { Ok(wal::report(writer, feedback).await?) });
+        let beat_client = self.sql(&mut parts).await?;
+        let every = self.wal.heartbeat_interval;
+        parts.spawn(async move { Ok(heartbeat::beat(beat_client, every, beats_in).await?) });
+
+        let tenant = self.tenant.id.to_string();
+        let mut gate_writer = self.writer(taken.token).await?;
+        let waiting = unpublished(&mut gate_writer, &epoch, taken.state.watermark.commit).await?;
+        let gate = Gate {
+            client: sql,
+            writer: gate_writer,
+            epoch,
+            watermark: taken.state.watermark,
+            waiting,
+            unready_below: taken.state.unready_below,
+            progress: Progress::new(taken.confirmed, self.wal.confirm_delay, Instant::now()),
+            confirmed,
+            confirmed_heartbeat: beats,
+            metrics: self.metrics.clone(),
+            tenant: tenant.clone(),
+        };
+        parts.spawn(async move { Ok(gate.run(stored_in).await?) });
+        let pipeline = Pipeline {
+            assembler: Assembler::new(self.rules.clone(), catalog, taken.newest),
+            batch: Batch::new(taken.writer.keys().clone(), epoch),
+            writer: taken.writer,
+            stored: taken.newest,
+            limits: Limits { bytes: self.wal.chunk_bytes, transactions: self.wal.batch_size },
+            gate: stored,
+            metrics: self.metrics.clone(),
+            tenant,
+        };
+        parts.spawn(async move { Ok(pipeline.run(events_in).await?) });
+        started();
+        match parts.join_next().await {
+            Some(Ok(Err(error))) => Err(error),
+            Some(Ok(Ok(()))) | None => Err(SessionError::Closed),
+            Some(Err(_)) => Err(SessionError::Panicked),
+        }
+    }
+
+    /// An ordinary connection whose end ends the session.
+    async fn sql(&self, parts: &mut JoinSet<Result<(), SessionError>>) -> Result<Client, SessionError> {
+        let (client, driver) = postgres::connect(&self.tenant, APPLICATION).await?;
+        parts.spawn(async move {
+            driver.await?;
+            Err(SessionError::Closed)
+        });
+        Ok(client)
+    }
+
+    async fn replication(&self) -> Result<ReplicationConnection, SessionError> {
+        let tls = postgres::make_tls(&self.tenant)?;
+        let config = postgres::tokio_postgres_config(&self.tenant);
+        Ok(ReplicationConnection::open(&config, tls, APPLICATION, PINNED_OPTIONS).await?)
+    }
+
+    async fn writer(&self, token: i64) -> Result<LogWriter, SessionError> {
+        let connection = connect_redis::connect(self.redis.url.expose(), self.redis.response_timeout).await?;
+        Ok(LogWriter::claim(connection, &self.tenant.id, token).await?)
+    }
+}
+
+/// The commits that an earlier session stored and did not publish, oldest first.
+async fn unpublished(
+    writer: &mut LogWriter,
+    epoch: &Epoch,
+    mut after: Lsn,
+) -> Result<VecDeque<Stored>, SessionError> {
+    let mut waiting = VecDeque::new();
+    loop {
+        let records = writer.commits_after(epoch, after, COMMITS_AT_ONCE).await?;
+        let Some(last) = records.last() else {
+            return Ok(waiting);
+        };
+        after = last.commit;
+        waiting.extend(records.iter().map(|record| Stored::Commit {
+            commit: record.commit,
+            end: record.end,
+            xid: record.xid,
+            heartbeat: None,
+        }));
+    }
+}

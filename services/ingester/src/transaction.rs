@@ -1,0 +1,211 @@
+//! pgoutput messages in, entries and commits for the log out; no I/O.
+
+use std::collections::BTreeSet;
+
+use posduif_changelog::{Batch, CommitRecord, Heartbeat};
+use posduif_model::{Bucket, DeviceId, Lsn, Position, row::RowError, rule::RuleSet, value::Datum};
+
+use crate::{
+    catalog::Catalog,
+    decode::{Begin, Commit, DecodeError, Message, decode},
+    relations::{Plan, Relations, SyncedTable},
+    route::Routed,
+};
+
+/// A stream that cannot be followed any further.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    #[error("a replication message cannot be decoded: {0}")]
+    Decode(#[from] DecodeError),
+    #[error("a row of {table} cannot be synced: {source}")]
+    Row { table: String, source: RowError },
+    #[error("replication messages came out of order: {0}")]
+    Order(&'static str),
+}
+
+/// A transaction that is complete in the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    pub commit: Lsn,
+    pub end: Lsn,
+    pub xid: u32,
+    pub changes: u64,
+    pub heartbeat: Option<Heartbeat>,
+}
+
+/// Follows the stream from transaction to transaction.
+#[derive(Debug)]
+pub struct Assembler {
+    rules: RuleSet,
+    catalog: Catalog,
+    relations: Relations,
+    /// The newest commit that the log has; what comes again at or below it is skipped.
+    newest: Lsn,
+    /// The first transaction that the log does not have whole; an earlier attempt may have left a part of it.
+    first_new: Option<Lsn>,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    begin: Begin,
+    /// Already in the log: its messages are read, none is written.
+    known: bool,
+    ordinal: u64,
+    origin: Option<DeviceId>,
+    heartbeat: Option<Heartbeat>,
+    buckets: BTreeSet<Bucket>,
+}
+
+/// The prefix of the message with which an upload names its device.
+const ORIGIN: &str = "posduif.origin";
+
+impl Assembler {
+    pub fn new(rules: RuleSet, catalog: Catalog, newest: Lsn) -> Self {
+        Assembler { rules, catalog, relations: Relations::default(), newest, first_new: None, open: None }
+    }
+
+    /// Whether the stream stands between two transactions.
+    pub fn is_idle(&self) -> bool {
+        self.open.is_none()
+    }
+
+    /// The one transaction of which the log may hold a part already.
+    pub fn first_new(&self) -> Option<Lsn> {
+        self.first_new
+    }
+
+    /// Follows one message: rows go into the batch, a commit ends their transaction there.
+    pub fn follow(&mut self, bytes: &[u8], batch: &mut Batch) -> Result<Option<Finished>, StreamError> {
+        match decode(bytes)? {
+            Message::Begin(begin) => self.begin(begin)?,
+            Message::Commit(commit) => return self.commit(commit, batch),
+            Message::Relation(relation) => self
+                .relations
+                .describe(&relation, &self.rules, &self.catalog)
+                .map_err(|source| StreamError::Row { table: relation.table.to_string(), source })?,
+            Message::Message(message) if message.transactional && message.prefix == ORIGIN => {
+                let device = std::str::from_utf8(message.content).ok().and_then(|text| text.parse().ok());
+                self.open()?.origin = device;
+            }
+            Message::Insert(insert) => {
+                self.row(insert.relation, batch, |table| table.insert(&insert.new), Some(&insert.new))?;
+            }
+            Message::Update(update) => {
+                self.row(
+                    update.relation,
+                    batch,
+                    |table| table.update(update.old.as_ref(), &update.new),
+                    None,
+                )?;
+            }
+            Message::Delete(delete) => {
+                self.row(delete.relation, batch, |table| table.delete(&delete.old), None)?;
+            }
+            Message::Truncate(truncate) => self.truncate(&truncate.relations, batch)?,
+            Message::Message(_) | Message::Origin(_) | Message::Type(_) => {}
+        }
+        Ok(None)
+    }
+
+    fn open(&mut self) -> Result<&mut Open, StreamError> {
+        self.open.as_mut().ok_or(StreamError::Order("a change outside a transaction"))
+    }
+
+    fn begin(&mut self, begin: Begin) -> Result<(), StreamError> {
+        if self.open.is_some() {
+            return Err(StreamError::Order("a transaction inside another"));
+        }
+        let known = begin.commit <= self.newest;
+        if !known {
+            self.first_new.get_or_insert(begin.commit);
+        }
+        self.open =
+            Some(Open { begin, known, ordinal: 0, origin: None, heartbeat: None, buckets: BTreeSet::new() });
+        Ok(())
+    }
+
+    fn row(
+        &mut self,
+        relation: u32,
+        batch: &mut Batch,
+        route: impl FnOnce(&SyncedTable) -> Result<Routed, RowError>,
+        inserted: Option<&[Datum<'_>]>,
+    ) -> Result<(), StreamError> {
+        let Assembler { relations, open, .. } = self;
+        let open = open.as_mut().ok_or(StreamError::Order("a row outside a transaction"))?;
+        let plan = relations.plan(relation).ok_or(StreamError::Order("a row before its table's shape"))?;
+        let at = Position { commit: open.begin.commit, ordinal: open.ordinal };
+        open.ordinal += 1;
+        match plan {
+            Plan::Synced(table) if !open.known => {
+                let routed = route(table)
+                    .map_err(|source| StreamError::Row { table: table.table.to_string(), source })?;
+                for (bucket, changes) in routed {
+                    batch.push(at, &bucket, open.origin.as_ref(), &changes);
+                    open.buckets.insert(bucket);
+                }
+            }
+            Plan::Heartbeat { sequence, nonce } => {
+                if let Some(row) = inserted {
+                    open.heartbeat = heartbeat(row, *sequence, *nonce);
+                }
+            }
+            Plan::Synced(_) | Plan::Ignored => {}
+        }
+        Ok(())
+    }
+
+    /// All tables of one TRUNCATE are one entry.
+    fn truncate(&mut self, relations: &[u32], batch: &mut Batch) -> Result<(), StreamError> {
+        let Assembler { relations: known, open, .. } = self;
+        let open = open.as_mut().ok_or(StreamError::Order("a truncate outside a transaction"))?;
+        let at = Position { commit: open.begin.commit, ordinal: open.ordinal };
+        open.ordinal += 1;
+        let mut emptied = Vec::new();
+        for relation in relations {
+            let plan =
+                known.plan(*relation).ok_or(StreamError::Order("a truncate before its table's shape"))?;
+            if let Plan::Synced(table) = plan {
+                emptied.push(table.emptied());
+            }
+        }
+        if !open.known && !emptied.is_empty() {
+            batch.push(at, &Bucket::Shared, open.origin.as_ref(), &emptied);
+            open.buckets.insert(Bucket::Shared);
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, commit: Commit, batch: &mut Batch) -> Result<Option<Finished>, StreamError> {
+        let open = self.open.take().ok_or(StreamError::Order("a commit without its begin"))?;
+        if commit.commit != open.begin.commit {
+            return Err(StreamError::Order("a commit of another transaction"));
+        }
+        if open.known {
+            return Ok(None);
+        }
+        batch.commit(CommitRecord {
+            commit: commit.commit,
+            end: commit.end,
+            previous: self.newest,
+            xid: open.begin.xid,
+            changes: open.ordinal,
+            committed_at: commit.committed_at,
+            origin: open.origin,
+            buckets: open.buckets.into_iter().collect(),
+            buckets_elsewhere: false,
+        });
+        self.newest = commit.commit;
+        let (xid, changes) = (open.begin.xid, open.ordinal);
+        Ok(Some(Finished { commit: commit.commit, end: commit.end, xid, changes, heartbeat: open.heartbeat }))
+    }
+}
+
+fn heartbeat(row: &[Datum<'_>], sequence: usize, nonce: usize) -> Option<Heartbeat> {
+    let number = |place: usize| match row.get(place) {
+        Some(Datum::Text(text)) => text.parse().ok(),
+        _ => None,
+    };
+    Some(Heartbeat { sequence: number(sequence)?, nonce: number(nonce)? })
+}
