@@ -1,1 +1,19 @@
-//!
+//! Real servers, real binaries and real faults for the tests of all crates; for development only.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod eventually;
+mod scratch;
+
+mod servers;
+
+mod database;
+
+pub mod binaries;
+pub mod chaos;
+mod process;
+
+pub use database::Database;
+pub use eventually::{eventually, eventually_true};
+pub use process::Process;
+pub use scratch::Scratch;
+pub use servers::Servers;
