@@ -1,1 +1,27 @@
+//! The device: local writes in SQLite in, one server's truth in SQLite out.
 //!
+//! The application reads and writes ordinary SQLite tables, over [`Device::connection`] or any connection of
+//! its own. Triggers copy each local write into an outbox; [`Device::sync`] uploads the outbox, stages every
+//! incoming page durably and makes a whole catch-up visible in one SQLite transaction. A process may die at
+//! any point: the next sync goes on where the last durable step ended.
+
+mod cell;
+mod device;
+mod enroll;
+mod error;
+mod http;
+mod instructions;
+mod lock;
+mod machine;
+mod messenger;
+mod page;
+mod store;
+mod upload;
+
+pub use device::Device;
+pub use error::{Error, Result};
+pub use machine::SyncSummary;
+pub use messenger::{Message, Rejected, User};
+pub use posduif_model::{DeviceId, Lsn, UserId};
+pub use rusqlite;
+pub use uuid::Uuid;

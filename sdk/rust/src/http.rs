@@ -1,0 +1,187 @@
+//! A request of the protocol in, the bytes of a good answer or the reason to stop out.
+
+use std::time::Duration;
+
+use reqwest::{Client, RequestBuilder, StatusCode, header, redirect};
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+use url::Url;
+
+use crate::{
+    error::{Error, Result},
+    store::Enrollment,
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest silence within an answer; the last page of a snapshot waits for the server's log.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
+/// The largest answer after decompression; a page holds whole transactions.
+const LARGEST_ANSWER: usize = 128 * 1024 * 1024;
+
+/// A client for the server at one address.
+#[derive(Clone, Debug)]
+pub(crate) struct Http {
+    client: Client,
+    base: Url,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    error: RefusalBody,
+}
+
+#[derive(Deserialize)]
+struct RefusalBody {
+    code: String,
+    message: String,
+}
+
+impl Http {
+    pub fn new(base: Url) -> Result<Self> {
+        let builder = Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            // The credential goes to this server only.
+            .redirect(redirect::Policy::none())
+            .user_agent(concat!("posduif-sdk/", env!("CARGO_PKG_VERSION")));
+        let builder = if is_loopback(&base) { builder.no_proxy() } else { builder };
+        let client = builder.build().map_err(|error| Error::Unusable(format!("HTTP client: {error}")))?;
+        Ok(Http { client, base })
+    }
+
+    /// `POST /api/enrollment/complete`.
+    pub async fn complete_enrollment(&self, body: &serde_json::Value) -> Result<Vec<u8>> {
+        answer(self.client.post(self.url("/api/enrollment/complete")).json(body)).await
+    }
+
+    /// The app instructions of an enrolled device.
+    pub async fn instructions(&self, device: &Enrollment) -> Result<Vec<u8>> {
+        answer(authorized(self.client.get(device.instructions_url.clone()), device)).await
+    }
+
+    /// `POST /api/sync/outgoing`.
+    pub async fn outgoing(&self, device: &Enrollment, body: Vec<u8>) -> Result<Vec<u8>> {
+        let request = self.client.post(self.url("/api/sync/outgoing"));
+        answer(authorized(request, device).header(header::CONTENT_TYPE, "application/json").body(body)).await
+    }
+
+    /// `GET /api/sync/incoming` for at most about `limit` rows after the cursor; none asks for a snapshot.
+    pub async fn incoming(&self, device: &Enrollment, since: Option<&str>, limit: u32) -> Result<Vec<u8>> {
+        let mut url = self.url("/api/sync/incoming");
+        url.query_pairs_mut()
+            .append_pair("since", since.unwrap_or("start"))
+            .append_pair("limit", &limit.to_string());
+        answer(authorized(self.client.get(url), device)).await
+    }
+
+    fn url(&self, path: &str) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
+        url
+    }
+}
+
+/// Whether the URL points at this machine, where neither a proxy nor TLS is needed.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+fn authorized(request: RequestBuilder, device: &Enrollment) -> RequestBuilder {
+    request.header("X-Device-ID", device.device_id.as_str()).bearer_auth(device.device_token.expose_secret())
+}
+
+async fn answer(request: RequestBuilder) -> Result<Vec<u8>> {
+    let unreached = |error: reqwest::Error| Error::Offline(with_sources(&error.without_url()));
+    let mut response = request.send().await.map_err(unreached)?;
+    let status = response.status();
+    let retry_after = response
+        .headers()
+        .get(header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+        .map(Duration::from_secs);
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(unreached)? {
+        if body.len() + chunk.len() > LARGEST_ANSWER {
+            return Err(Error::Protocol(format!("an answer of more than {LARGEST_ANSWER} bytes")));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    if status.is_success() { Ok(body) } else { Err(refusal(status, retry_after, &body)) }
+}
+
+/// Only a refusal in the contract's shape is the server's own word. Anything else, such as the page of a proxy
+/// or of a hotel's network, says nothing about the request.
+fn refusal(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Error {
+    let Ok(Refusal { error: RefusalBody { code, message } }) = serde_json::from_slice(body) else {
+        if status == StatusCode::PAYLOAD_TOO_LARGE {
+            return Error::Rejected { code: "PAYLOAD_TOO_LARGE".to_owned(), message: status.to_string() };
+        }
+        return Error::Retry { after: retry_after, cause: format!("status {status}") };
+    };
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Unauthorized(message),
+        StatusCode::GONE if code == "CURSOR_EXPIRED" => Error::Resync,
+        StatusCode::TOO_MANY_REQUESTS => Error::Retry { after: retry_after, cause: message },
+        status if status.is_client_error() => Error::Rejected { code, message },
+        _ => Error::Retry { after: retry_after, cause: format!("{message} ({code})") },
+    }
+}
+
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shaped(status: u16, code: &str) -> Error {
+        let body =
+            format!(r#"{{"error":{{"code":"{code}","message":"m","details":null,"request_id":"r"}}}}"#);
+        refusal(StatusCode::from_u16(status).unwrap(), Some(Duration::from_secs(3)), body.as_bytes())
+    }
+
+    #[test]
+    fn each_refusal_says_what_to_do() {
+        assert!(matches!(shaped(401, "UNAUTHORIZED"), Error::Unauthorized(_)));
+        assert!(matches!(shaped(403, "FORBIDDEN"), Error::Unauthorized(_)));
+        assert!(matches!(shaped(410, "CURSOR_EXPIRED"), Error::Resync));
+        assert!(matches!(shaped(409, "CONFLICT"), Error::Rejected { .. }));
+        assert!(matches!(shaped(413, "PAYLOAD_TOO_LARGE"), Error::Rejected { .. }));
+        for (status, code) in [(429, "RATE_LIMITED"), (503, "REDIS_ERROR"), (500, "INTERNAL_ERROR")] {
+            let error = shaped(status, code);
+            assert!(
+                matches!(error, Error::Retry { after: Some(after), .. } if after.as_secs() == 3),
+                "{code}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_stranger_in_between_is_not_believed() {
+        for status in [302, 401, 403, 404, 410, 511] {
+            let error =
+                refusal(StatusCode::from_u16(status).unwrap(), None, b"<html>pay for the network</html>");
+            assert!(matches!(error, Error::Retry { after: None, .. }), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_base_url_may_have_a_path_of_its_own() {
+        let http = Http::new(Url::parse("http://127.0.0.1:1/posduif/").unwrap()).unwrap();
+        assert_eq!(http.url("/api/sync/outgoing").as_str(), "http://127.0.0.1:1/posduif/api/sync/outgoing");
+    }
+}

@@ -1,0 +1,460 @@
+//! What happened in, what to do next out: the course of one sync, without I/O and without a clock.
+//!
+//! First the outbox goes up, then pages come down and are staged until the server has no more, then all of
+//! them are applied at once. The shell performs a [`Step`], which has made its effect durable when it reports
+//! the event.
+
+use std::time::Duration;
+
+use posduif_model::Lsn;
+use serde::Serialize;
+
+use crate::error::Error;
+
+/// The entries of the largest upload.
+pub(crate) const UPLOAD_ENTRIES: usize = 100;
+/// How often one sync waits because the server asked it to, before it gives up until the next sync.
+const WAITS: u32 = 6;
+/// The longest wait within a sync.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// How many snapshots one sync begins.
+const SNAPSHOTS: u32 = 3;
+
+/// What one sync did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SyncSummary {
+    /// Items that the server took.
+    pub uploaded: usize,
+    /// Items that the server refused for good; see [`Device::rejected`](crate::Device::rejected).
+    pub rejected: usize,
+    /// Items that lost against a newer version; they are listed among the rejected ones too.
+    pub superseded: usize,
+    /// Row operations that became visible.
+    pub received: usize,
+    /// Whether everything the device held was replaced.
+    pub snapshot: bool,
+    /// The position in PostgreSQL's WAL that the local tables now show.
+    pub lsn: Option<Lsn>,
+}
+
+/// How far the database had come when the sync started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// The tables exist.
+    pub instructed: bool,
+    /// The newest staged cursor, else the applied one; none asks for a snapshot.
+    pub since: Option<String>,
+    /// The staged pages end a catch-up.
+    pub complete: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum Event {
+    Started(Progress),
+    Instructed {
+        changed: bool,
+    },
+    /// Everything up to entry `upto` has been looked at; `None`: nothing was pending.
+    Uploaded {
+        upto: Option<i64>,
+        taken: usize,
+        superseded: usize,
+        rejected: usize,
+    },
+    Staged {
+        cursor: String,
+        has_more: bool,
+        unknown_table: bool,
+    },
+    Applied {
+        received: usize,
+        snapshot: bool,
+        lsn: Option<Lsn>,
+    },
+    Resynced,
+    Waited,
+    Failed(Error),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Fetch the app instructions and create or alter the local tables.
+    Instruct,
+    /// Send up to `limit` pending entries younger than `after` and store the receipt.
+    Upload { after: i64, limit: usize },
+    /// Give up the first pending entry younger than `after`, which the server refuses even alone.
+    Reject { after: i64, code: String, message: String },
+    /// Ask for the page after `since` and stage it.
+    Fetch { since: Option<String> },
+    /// Make all staged pages visible in one transaction.
+    Apply,
+    /// Forget the cursor and the staged pages; what was sent but not seen again becomes pending.
+    Resync,
+}
+
+#[derive(Debug)]
+pub(crate) enum Instruction {
+    Do(Step),
+    Wait(Duration),
+    Done(SyncSummary),
+    Fail(Error),
+}
+
+pub(crate) struct Machine {
+    step: Step,
+    since: Option<String>,
+    complete: bool,
+    upload: Upload,
+    /// An upload failed in a way that does not concern the download.
+    failure: Option<Error>,
+    unknown_table: UnknownTable,
+    confirmed: bool,
+    waits: u32,
+    snapshots: u32,
+    summary: SyncSummary,
+}
+
+struct Upload {
+    after: i64,
+    limit: usize,
+    finished: bool,
+}
+
+/// Pages may name a table that is new; asking for instructions once per sync settles what it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum UnknownTable {
+    Unseen,
+    Asking,
+    Asked,
+}
+
+impl Machine {
+    pub fn new() -> Self {
+        Machine {
+            step: Step::Instruct,
+            since: None,
+            complete: false,
+            upload: Upload { after: 0, limit: UPLOAD_ENTRIES, finished: false },
+            failure: None,
+            unknown_table: UnknownTable::Unseen,
+            confirmed: false,
+            waits: 0,
+            snapshots: 0,
+            summary: SyncSummary::default(),
+        }
+    }
+
+    pub fn on(&mut self, event: Event) -> Instruction {
+        match event {
+            Event::Started(progress) => {
+                self.since = progress.since;
+                self.complete = progress.complete;
+                if progress.instructed { self.next() } else { self.run(Step::Instruct) }
+            }
+            Event::Instructed { changed } => {
+                let new_rules = changed && self.unknown_table == UnknownTable::Asking;
+                if self.unknown_table == UnknownTable::Asking {
+                    self.unknown_table = UnknownTable::Asked;
+                }
+                if new_rules { self.run(Step::Resync) } else { self.next() }
+            }
+            Event::Uploaded { upto, taken, superseded, rejected } => {
+                self.summary.uploaded += taken;
+                self.summary.superseded += superseded;
+                self.summary.rejected += rejected;
+                match upto {
+                    Some(upto) => {
+                        self.upload.after = upto;
+                        self.upload.limit = (self.upload.limit * 2).min(UPLOAD_ENTRIES);
+                    }
+                    None => self.upload.finished = true,
+                }
+                self.next()
+            }
+            Event::Staged { cursor, has_more, unknown_table } => {
+                self.since = Some(cursor);
+                self.complete = !has_more;
+                if unknown_table && self.unknown_table == UnknownTable::Unseen {
+                    self.unknown_table = UnknownTable::Asking;
+                    return self.run(Step::Instruct);
+                }
+                self.next()
+            }
+            Event::Applied { received, snapshot, lsn } => {
+                self.complete = false;
+                self.summary.received += received;
+                self.summary.snapshot |= snapshot;
+                self.summary.lsn = lsn.or(self.summary.lsn);
+                if !self.upload.finished {
+                    return self.next();
+                }
+                self.applied(received)
+            }
+            Event::Resynced => {
+                self.since = None;
+                self.complete = false;
+                self.upload.after = 0;
+                self.upload.finished = self.failure.is_some();
+                if self.unknown_table == UnknownTable::Asked { self.next() } else { self.run(Step::Instruct) }
+            }
+            Event::Waited => Instruction::Do(self.step.clone()),
+            Event::Failed(error) => self.failed(error),
+        }
+    }
+
+    fn run(&mut self, step: Step) -> Instruction {
+        self.step = step.clone();
+        Instruction::Do(step)
+    }
+
+    fn next(&mut self) -> Instruction {
+        if self.complete {
+            self.run(Step::Apply)
+        } else if !self.upload.finished {
+            self.run(Step::Upload { after: self.upload.after, limit: self.upload.limit })
+        } else {
+            self.run(Step::Fetch { since: self.since.clone() })
+        }
+    }
+
+    /// After new rows one more page is asked for: sending the cursor back tells the server that they arrived.
+    fn applied(&mut self, received: usize) -> Instruction {
+        if received > 0 && !self.confirmed {
+            self.confirmed = true;
+            return self.next();
+        }
+        match self.failure.take() {
+            Some(error) => Instruction::Fail(error),
+            None => Instruction::Done(self.summary.clone()),
+        }
+    }
+
+    fn failed(&mut self, error: Error) -> Instruction {
+        match (&self.step, error) {
+            (_, Error::Retry { after: Some(after), .. }) if self.waits < WAITS && after <= LONGEST_WAIT => {
+                self.waits += 1;
+                Instruction::Wait(after)
+            }
+            (Step::Fetch { .. }, Error::Resync) if self.snapshots < SNAPSHOTS => {
+                self.snapshots += 1;
+                self.run(Step::Resync)
+            }
+            (Step::Upload { after, limit }, Error::Rejected { code, message }) if concerns_items(&code) => {
+                if *limit > 1 {
+                    self.upload.limit = limit / 2;
+                    self.next()
+                } else {
+                    let after = *after;
+                    self.run(Step::Reject { after, code, message })
+                }
+            }
+            (
+                Step::Upload { .. },
+                error @ (Error::Retry { .. } | Error::Rejected { .. } | Error::Protocol(_)),
+            ) => {
+                self.failure = Some(error);
+                self.upload.finished = true;
+                self.next()
+            }
+            (_, error) => Instruction::Fail(error),
+        }
+    }
+}
+
+/// Whether a refused upload may owe it to one of its items, so that the others deserve another try.
+fn concerns_items(code: &str) -> bool {
+    matches!(
+        code,
+        "VALIDATION_ERROR"
+            | "PAYLOAD_TOO_LARGE"
+            | "EMPTY_MESSAGE"
+            | "INVALID_RECIPIENT"
+            | "NOT_FOUND"
+            | "CONFLICT"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(instruction: Instruction) -> Step {
+        match instruction {
+            Instruction::Do(step) => step,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn started(since: Option<&str>, complete: bool) -> Event {
+        Event::Started(Progress { instructed: true, since: since.map(str::to_owned), complete })
+    }
+
+    fn staged(cursor: &str, has_more: bool) -> Event {
+        Event::Staged { cursor: cursor.to_owned(), has_more, unknown_table: false }
+    }
+
+    fn uploaded(upto: Option<i64>) -> Event {
+        Event::Uploaded { upto, taken: upto.map_or(0, |_| 1), superseded: 0, rejected: 0 }
+    }
+
+    fn applied(received: usize) -> Event {
+        Event::Applied { received, snapshot: false, lsn: Some(Lsn::new(9)) }
+    }
+
+    fn fetch(since: &str) -> Step {
+        Step::Fetch { since: Some(since.to_owned()) }
+    }
+
+    fn retry(after: Option<u64>) -> Event {
+        Event::Failed(Error::Retry { after: after.map(Duration::from_secs), cause: "busy".to_owned() })
+    }
+
+    #[test]
+    fn a_new_device_asks_for_instructions_then_for_a_snapshot() {
+        let mut machine = Machine::new();
+        assert_eq!(step(machine.on(Event::Started(Progress::default()))), Step::Instruct);
+        let upload = step(machine.on(Event::Instructed { changed: true }));
+        assert_eq!(upload, Step::Upload { after: 0, limit: UPLOAD_ENTRIES });
+        assert_eq!(step(machine.on(uploaded(None))), Step::Fetch { since: None });
+        assert_eq!(step(machine.on(staged("a", true))), fetch("a"));
+        assert_eq!(step(machine.on(staged("b", false))), Step::Apply);
+        let confirm = step(machine.on(Event::Applied { received: 3, snapshot: true, lsn: None }));
+        assert_eq!(confirm, fetch("b"));
+        assert_eq!(step(machine.on(staged("b", false))), Step::Apply);
+        match machine.on(applied(0)) {
+            Instruction::Done(summary) => {
+                assert_eq!((summary.received, summary.snapshot, summary.lsn), (3, true, Some(Lsn::new(9))));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn uploads_go_on_until_nothing_is_pending() {
+        let mut machine = Machine::new();
+        machine.on(started(Some("a"), false));
+        let next = step(machine.on(uploaded(Some(7))));
+        assert_eq!(next, Step::Upload { after: 7, limit: UPLOAD_ENTRIES });
+        assert_eq!(step(machine.on(uploaded(None))), fetch("a"));
+    }
+
+    #[test]
+    fn a_complete_catch_up_is_applied_before_anything_else() {
+        let mut machine = Machine::new();
+        assert_eq!(step(machine.on(started(Some("a"), true))), Step::Apply);
+        assert!(matches!(step(machine.on(applied(5))), Step::Upload { .. }));
+    }
+
+    #[test]
+    fn a_busy_server_that_never_quiets_does_not_hold_a_sync_for_ever() {
+        let mut machine = Machine::new();
+        machine.on(started(Some("a"), false));
+        machine.on(uploaded(None));
+        machine.on(staged("b", false));
+        assert_eq!(step(machine.on(applied(1))), fetch("b"));
+        machine.on(staged("c", false));
+        assert!(matches!(machine.on(applied(1)), Instruction::Done(_)));
+    }
+
+    #[test]
+    fn an_expired_cursor_uploads_again_before_the_snapshot() {
+        let mut machine = Machine::new();
+        machine.on(started(Some("old"), false));
+        machine.on(uploaded(Some(4)));
+        machine.on(uploaded(None));
+        assert_eq!(step(machine.on(Event::Failed(Error::Resync))), Step::Resync);
+        assert_eq!(step(machine.on(Event::Resynced)), Step::Instruct);
+        let upload = step(machine.on(Event::Instructed { changed: false }));
+        assert_eq!(upload, Step::Upload { after: 0, limit: UPLOAD_ENTRIES });
+        assert_eq!(step(machine.on(uploaded(None))), Step::Fetch { since: None });
+    }
+
+    #[test]
+    fn a_server_that_expires_every_cursor_is_given_up() {
+        let mut machine = Machine::new();
+        machine.on(started(None, false));
+        machine.on(uploaded(None));
+        for _ in 0..SNAPSHOTS {
+            assert_eq!(step(machine.on(Event::Failed(Error::Resync))), Step::Resync);
+            machine.on(Event::Resynced);
+            machine.on(Event::Instructed { changed: false });
+            machine.on(uploaded(None));
+        }
+        assert!(matches!(machine.on(Event::Failed(Error::Resync)), Instruction::Fail(Error::Resync)));
+    }
+
+    #[test]
+    fn the_server_may_ask_to_wait_a_few_times_but_not_for_ever() {
+        let mut machine = Machine::new();
+        machine.on(started(Some("a"), false));
+        machine.on(uploaded(None));
+        for _ in 0..WAITS {
+            assert!(matches!(machine.on(retry(Some(1))), Instruction::Wait(d) if d.as_secs() == 1));
+            assert_eq!(step(machine.on(Event::Waited)), fetch("a"));
+        }
+        assert!(matches!(machine.on(retry(Some(1))), Instruction::Fail(Error::Retry { .. })));
+
+        let mut machine = Machine::new();
+        machine.on(started(Some("a"), false));
+        machine.on(uploaded(None));
+        assert!(matches!(machine.on(retry(Some(3600))), Instruction::Fail(Error::Retry { .. })));
+    }
+
+    #[test]
+    fn a_failing_upload_does_not_block_the_download_and_is_reported_after_it() {
+        let mut machine = Machine::new();
+        machine.on(started(Some("a"), false));
+        assert_eq!(step(machine.on(retry(None))), fetch("a"));
+        machine.on(staged("b", false));
+        assert!(matches!(machine.on(applied(0)), Instruction::Fail(Error::Retry { .. })));
+    }
+
+    #[test]
+    fn without_a_network_the_sync_ends_at_once() {
+        let mut machine = Machine::new();
+        machine.on(started(Some("a"), false));
+        let failed = machine.on(Event::Failed(Error::Offline("no route".to_owned())));
+        assert!(matches!(failed, Instruction::Fail(Error::Offline(_))));
+    }
+
+    #[test]
+    fn a_refused_upload_is_halved_until_the_poison_stands_alone() {
+        let refused = || {
+            Event::Failed(Error::Rejected { code: "VALIDATION_ERROR".to_owned(), message: "bad".to_owned() })
+        };
+        let mut machine = Machine::new();
+        machine.on(started(Some("a"), false));
+        let mut limits = Vec::new();
+        let reject = loop {
+            match step(machine.on(refused())) {
+                Step::Upload { after: 0, limit } => limits.push(limit),
+                other => break other,
+            }
+        };
+        assert_eq!(limits, [50, 25, 12, 6, 3, 1]);
+        let expected =
+            Step::Reject { after: 0, code: "VALIDATION_ERROR".to_owned(), message: "bad".to_owned() };
+        assert_eq!(reject, expected);
+        let next = machine.on(Event::Uploaded { upto: Some(1), taken: 0, superseded: 0, rejected: 1 });
+        assert_eq!(step(next), Step::Upload { after: 1, limit: 2 });
+    }
+
+    #[test]
+    fn an_unknown_table_under_new_rules_starts_over_so_that_its_older_rows_come_too() {
+        let unknown = || Event::Staged { cursor: "b".to_owned(), has_more: true, unknown_table: true };
+        let mut machine = Machine::new();
+        machine.on(started(Some("a"), false));
+        machine.on(uploaded(None));
+        assert_eq!(step(machine.on(unknown())), Step::Instruct);
+        assert_eq!(step(machine.on(Event::Instructed { changed: true })), Step::Resync);
+        assert!(matches!(step(machine.on(Event::Resynced)), Step::Upload { after: 0, .. }));
+        assert_eq!(step(machine.on(uploaded(None))), Step::Fetch { since: None });
+
+        let mut machine = Machine::new();
+        machine.on(started(Some("a"), false));
+        machine.on(uploaded(None));
+        machine.on(unknown());
+        assert_eq!(step(machine.on(Event::Instructed { changed: false })), fetch("b"));
+        assert_eq!(step(machine.on(unknown())), fetch("b"));
+    }
+}

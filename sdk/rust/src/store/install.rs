@@ -1,0 +1,157 @@
+//! App instructions in, local tables with their triggers out.
+//!
+//! Beyond the primary key the tables have no constraint: a catch-up replays rows in an order in which others
+//! would fail. A change of the rules is always followed by a snapshot, so a table is altered without moving data.
+
+use std::collections::BTreeSet;
+
+use posduif_model::table::quote_identifier as quoted;
+use rusqlite::{Connection, OptionalExtension};
+
+use super::{
+    Store,
+    outbox::list_rejected,
+    state,
+    triggers::{self, base_name, columns},
+};
+use crate::{
+    error::Result,
+    instructions::{Instructions, List, Table},
+};
+
+impl Store {
+    /// Creates or alters the tables to what the server says now. Returns whether the rules differ from before.
+    pub fn install(&mut self, instructions: &Instructions) -> Result<bool> {
+        let before = state::get::<String>(&self.conn, "rules")?;
+        let installed = self.tables()?;
+        let tables = &instructions.tables;
+        self.write(|tx| {
+            state::set(tx, "batch_size", instructions.sync_config.batch_size)?;
+            if before.as_deref() == Some(&instructions.rules) && installed == *tables {
+                return Ok(());
+            }
+            state::set(tx, "applying", 1)?;
+            for old in &installed {
+                drop_triggers(tx, old)?;
+                if !tables.iter().any(|new| continues(old, new)) {
+                    remove(tx, old)?;
+                }
+            }
+            let user = state::user_id(tx)?.to_string();
+            for new in tables {
+                create(tx, new, &user)?;
+                blank(tx, new, &installed)?;
+                tx.execute_batch(&triggers::create(new))?;
+            }
+            state::set(tx, "rules", &instructions.rules)?;
+            state::set(tx, "tables", serde_json::json!(tables).to_string())?;
+            state::set(tx, "applying", 0)
+        })?;
+        Ok(before.as_deref() != Some(&instructions.rules))
+    }
+}
+
+/// Whether the old table's rows can live on in the new one.
+fn continues(old: &Table, new: &Table) -> bool {
+    let same_types = old
+        .columns
+        .iter()
+        .all(|column| new.column(&column.name).is_none_or(|other| other.affinity == column.affinity));
+    old.name == new.name
+        && old.local_name == new.local_name
+        && old.primary_key == new.primary_key
+        && same_types
+}
+
+fn drop_triggers(tx: &Connection, table: &Table) -> Result<()> {
+    let mut names = tx.prepare(
+        r"SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 AND name LIKE 'posduif\_%' ESCAPE '\'",
+    )?;
+    let names =
+        names.query_map([&table.local_name], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+    for name in names {
+        tx.execute_batch(&format!("DROP TRIGGER {}", quoted(&name)))?;
+    }
+    Ok(())
+}
+
+/// Drops a table that the device may no longer hold; local writes to it are kept in the list of rejected ones.
+fn remove(tx: &Connection, table: &Table) -> Result<()> {
+    let name = table.name.to_string();
+    let mut seqs =
+        tx.prepare(r#"SELECT seq FROM posduif_outbox WHERE "table" = ?1 AND state = 'pending'"#)?;
+    for seq in seqs.query_map([&name], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()? {
+        list_rejected(tx, seq, "RULES_CHANGED", "the table is no longer synced in this form")?;
+    }
+    tx.execute(r#"DELETE FROM posduif_outbox WHERE "table" = ?1"#, [&name])?;
+    tx.execute_batch(&format!("DROP TABLE {}; DROP TABLE {};", quoted(&table.local_name), base_name(table)))?;
+    Ok(())
+}
+
+fn create(tx: &Connection, table: &Table, user: &str) -> Result<()> {
+    let definition = |default: bool| {
+        let columns = table.columns.iter().map(|column| {
+            let key = if table.primary_key.contains(&column.name) { " NOT NULL" } else { "" };
+            let default = if default { default_of(table, &column.name, user) } else { String::new() };
+            format!("{} {}{key}{default}", quoted(&column.name), column.affinity.sql())
+        });
+        columns.collect::<Vec<_>>().join(", ")
+    };
+    let key = columns(table.key_columns(), "");
+    if !exists(tx, &format!("posduif_base_{}", table.local_name))? {
+        tx.execute_batch(&format!(
+            "CREATE TABLE {} ({}, PRIMARY KEY ({key}));
+             CREATE TABLE {} ({}, posduif_present INTEGER NOT NULL, PRIMARY KEY ({key}));",
+            quoted(&table.local_name),
+            definition(true),
+            base_name(table),
+            definition(false)
+        ))?;
+    }
+    for local in [table.local_name.clone(), format!("posduif_base_{}", table.local_name)] {
+        let there = existing_columns(tx, &local)?;
+        for column in table.columns.iter().filter(|column| !there.contains(&column.name)) {
+            let (name, affinity) = (quoted(&column.name), column.affinity.sql());
+            tx.execute_batch(&format!("ALTER TABLE {} ADD COLUMN {name} {affinity}", quoted(&local)))?;
+        }
+    }
+    Ok(())
+}
+
+/// What an application may leave out of an INSERT: a message is the device's own user's and written now.
+fn default_of(table: &Table, column: &str, user: &str) -> String {
+    if table.list != Some(List::Messages) {
+        return String::new();
+    }
+    match column {
+        "sender_id" => format!(" DEFAULT '{user}'"),
+        "status" => " DEFAULT 'pending_sync'".to_owned(),
+        "created_at" | "updated_at" => " DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))".to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// Empties the columns that are no longer granted. They stay, since the application's indexes may use them.
+fn blank(tx: &Connection, new: &Table, installed: &[Table]) -> Result<()> {
+    let withdrawn = installed
+        .iter()
+        .filter(|old| continues(old, new))
+        .flat_map(|old| &old.columns)
+        .filter(|column| new.column(&column.name).is_none());
+    for column in withdrawn {
+        for table in [quoted(&new.local_name), base_name(new)] {
+            tx.execute_batch(&format!("UPDATE {table} SET {} = NULL", quoted(&column.name)))?;
+        }
+    }
+    Ok(())
+}
+
+fn exists(tx: &Connection, table: &str) -> Result<bool> {
+    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+    Ok(tx.query_row(sql, [table], |_| Ok(())).optional()?.is_some())
+}
+
+fn existing_columns(tx: &Connection, table: &str) -> Result<BTreeSet<String>> {
+    let mut names = tx.prepare("SELECT name FROM pragma_table_info(?1)")?;
+    Ok(names.query_map([table], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}

@@ -1,0 +1,97 @@
+//! `posduif_outbox`: local writes that the server has not shown back, and `posduif_rejected`: those it refused.
+
+use rusqlite::{Connection, Row, types::Type};
+
+use super::{
+    Store,
+    hold::{receipt, release},
+    state,
+};
+use crate::{
+    error::Result,
+    upload::{Entry, EntryOp, Outcome, Refusal},
+};
+
+/// The bytes of row JSON in one upload, unless a single row is larger.
+const UPLOAD_BYTES: usize = 256 * 1024;
+
+impl Store {
+    /// The oldest pending entries younger than `after`: at most `limit`, bounded in bytes, at least one if any.
+    pub fn pending(&self, after: i64, limit: usize) -> Result<Vec<Entry>> {
+        let mut statement = self.conn.prepare_cached(
+            r#"SELECT seq, "table", op, key, row FROM posduif_outbox
+               WHERE state = 'pending' AND seq > ?1 ORDER BY seq LIMIT ?2"#,
+        )?;
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for entry in statement.query_map((after, i64::try_from(limit).unwrap_or(i64::MAX)), entry)? {
+            let entry = entry?;
+            bytes += entry.key.len() + entry.row.as_ref().map_or(0, String::len);
+            if bytes > UPLOAD_BYTES && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    /// Writes down what became of an upload. Only what is still pending changes.
+    pub fn record(&mut self, outcome: &Outcome) -> Result<()> {
+        let tables = self.tables()?;
+        self.write(|tx| {
+            let mut sent = tx.prepare_cached(
+                "UPDATE posduif_outbox SET state = 'sent', receipt = ?2 WHERE seq = ?1 AND state = 'pending'",
+            )?;
+            for seq in &outcome.sent {
+                sent.execute((seq, receipt(outcome.lsn)))?;
+            }
+            for seq in &outcome.superseded {
+                list_rejected(tx, *seq, "CONFLICT", "the server has a newer version")?;
+            }
+            if outcome.rejected.is_empty() {
+                return Ok(());
+            }
+            for refusal in &outcome.rejected {
+                give_up(tx, refusal)?;
+            }
+            state::set(tx, "applying", 1)?;
+            release(tx, &tables)?;
+            state::set(tx, "applying", 0)
+        })
+    }
+}
+
+/// Moves the entries of a refused item out of the outbox.
+fn give_up(tx: &Connection, refusal: &Refusal) -> Result<()> {
+    for seq in &refusal.seqs {
+        list_rejected(tx, *seq, &refusal.code, &refusal.error)?;
+        tx.execute("DELETE FROM posduif_outbox WHERE seq = ?1", [seq])?;
+    }
+    Ok(())
+}
+
+/// Copies an entry to the list of those that had no effect at the server.
+pub(super) fn list_rejected(tx: &Connection, seq: i64, code: &str, error: &str) -> Result<()> {
+    tx.execute(
+        r#"INSERT OR REPLACE INTO posduif_rejected (seq, "table", op, key, row, code, error)
+           SELECT seq, "table", op, key, row, ?2, ?3 FROM posduif_outbox WHERE seq = ?1"#,
+        (seq, code, error),
+    )?;
+    Ok(())
+}
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let op = match row.get_ref(2)?.as_str()? {
+        "put" => EntryOp::Put,
+        "delete" => EntryOp::Delete,
+        "read" => EntryOp::Read,
+        other => {
+            return Err(rusqlite::Error::FromSqlConversionFailure(
+                2,
+                Type::Text,
+                format!("unknown outbox operation {other}").into(),
+            ));
+        }
+    };
+    Ok(Entry { seq: row.get(0)?, table: row.get(1)?, op, key: row.get(3)?, row: row.get(4)? })
+}

@@ -1,0 +1,146 @@
+//! `posduif_state`: who this device is and how far it has come. Written by enrolment and by sync only.
+//!
+//! | name | value |
+//! |---|---|
+//! | `applying` | 1 inside a transaction of sync, where triggers capture nothing; 0 for everybody else |
+//! | `device_id` | chosen by the device before it enrols |
+//! | `enrollment_token` | the token that `device_id` was chosen for, until enrolment is complete |
+//! | `base_url`, `instructions_url` | where the server is |
+//! | `user_id`, `username`, `tenant_id` | whose device this is |
+//! | `device_token` | the credential, in clear text: the file is private to its user |
+//! | `rules`, `tables`, `batch_size` | the installed app instructions |
+//! | `cursor`, `lsn` | how far the visible tables have come |
+
+use posduif_model::{DeviceId, Lsn, UserId};
+use rusqlite::{Connection, OptionalExtension, ToSql, types::FromSql};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+use uuid::Uuid;
+
+use super::Store;
+use crate::{
+    error::{Error, Result},
+    instructions::Table,
+    machine::Progress,
+};
+
+/// A completed enrolment: whom the device speaks for and with which credential.
+#[derive(Clone, Debug)]
+pub(crate) struct Enrollment {
+    pub device_id: DeviceId,
+    pub user_id: UserId,
+    pub tenant_id: String,
+    pub username: String,
+    pub base_url: Url,
+    pub instructions_url: Url,
+    pub device_token: SecretString,
+}
+
+pub(super) fn get<T: FromSql>(conn: &Connection, name: &str) -> Result<Option<T>> {
+    let value = conn
+        .prepare_cached("SELECT value FROM posduif_state WHERE name = ?1")?
+        .query_row([name], |row| row.get::<_, Option<T>>(0))
+        .optional()?;
+    Ok(value.flatten())
+}
+
+pub(super) fn set(conn: &Connection, name: &str, value: impl ToSql) -> Result<()> {
+    conn.prepare_cached("INSERT OR REPLACE INTO posduif_state VALUES (?1, ?2)")?.execute((name, value))?;
+    Ok(())
+}
+
+/// The synced tables as they were last installed.
+pub(crate) fn tables(conn: &Connection) -> Result<Vec<Table>> {
+    match get::<String>(conn, "tables")? {
+        Some(json) => serde_json::from_str(&json).map_err(|error| damaged("tables", error)),
+        None => Ok(Vec::new()),
+    }
+}
+
+pub(super) fn user_id(conn: &Connection) -> Result<UserId> {
+    parsed(conn, "user_id")
+}
+
+/// The position that the visible tables show.
+pub(super) fn lsn(conn: &Connection) -> Result<Option<Lsn>> {
+    get::<String>(conn, "lsn")?.map(|text| text.parse().map_err(|error| damaged("lsn", error))).transpose()
+}
+
+pub(super) fn progress(conn: &Connection) -> Result<Progress> {
+    let (since, complete) = match super::staging::newest(conn)? {
+        Some((cursor, has_more)) => (Some(cursor), !has_more),
+        None => (get(conn, "cursor")?, false),
+    };
+    Ok(Progress { instructed: get::<String>(conn, "rules")?.is_some(), since, complete })
+}
+
+fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(conn: &Connection, name: &'static str) -> Result<T> {
+    let text = get::<String>(conn, name)?.ok_or_else(not_enrolled)?;
+    text.parse().map_err(|error| damaged(name, error))
+}
+
+fn not_enrolled() -> Error {
+    Error::Unusable("this device is not enrolled yet".to_owned())
+}
+
+fn damaged(name: &str, error: impl std::fmt::Display) -> Error {
+    Error::Unusable(format!("the device database is damaged: {name}: {error}"))
+}
+
+impl Store {
+    /// Where the next sync goes on.
+    pub fn progress(&self) -> Result<Progress> {
+        progress(&self.conn)
+    }
+
+    /// Rows that the device wishes per incoming page, within what the server allows.
+    pub fn batch_size(&self) -> Result<u32> {
+        Ok(get::<u32>(&self.conn, "batch_size")?.unwrap_or(100).clamp(1, 500))
+    }
+
+    /// The completed enrolment; an error before it.
+    pub fn enrollment(&self) -> Result<Enrollment> {
+        let conn = &self.conn;
+        let token = get::<String>(conn, "device_token")?.ok_or_else(not_enrolled)?;
+        Ok(Enrollment {
+            device_id: parsed(conn, "device_id")?,
+            user_id: user_id(conn)?,
+            tenant_id: get(conn, "tenant_id")?.ok_or_else(not_enrolled)?,
+            username: get(conn, "username")?.ok_or_else(not_enrolled)?,
+            base_url: parsed(conn, "base_url")?,
+            instructions_url: parsed(conn, "instructions_url")?,
+            device_token: token.into(),
+        })
+    }
+
+    pub fn is_enrolled(&self) -> Result<bool> {
+        Ok(get::<String>(&self.conn, "device_token")?.is_some())
+    }
+
+    /// The id under which this device redeems the token: the same one for each try, so that a lost answer can
+    /// be asked for again, and another one for another token.
+    pub fn device_id_for(&mut self, enrollment_token: &str) -> Result<DeviceId> {
+        self.write(|tx| {
+            if get::<String>(tx, "enrollment_token")?.as_deref() != Some(enrollment_token) {
+                set(tx, "enrollment_token", enrollment_token)?;
+                set(tx, "device_id", Uuid::new_v4().to_string())?;
+            }
+            parsed(tx, "device_id")
+        })
+    }
+
+    /// Keeps the outcome of an enrolment; from here on the device may sync.
+    pub fn enrolled(&mut self, enrollment: &Enrollment) -> Result<()> {
+        self.write(|tx| {
+            set(tx, "device_id", enrollment.device_id.as_str())?;
+            set(tx, "user_id", enrollment.user_id.to_string())?;
+            set(tx, "tenant_id", &enrollment.tenant_id)?;
+            set(tx, "username", &enrollment.username)?;
+            set(tx, "base_url", enrollment.base_url.as_str())?;
+            set(tx, "instructions_url", enrollment.instructions_url.as_str())?;
+            set(tx, "device_token", enrollment.device_token.expose_secret())?;
+            tx.execute("DELETE FROM posduif_state WHERE name = 'enrollment_token'", [])?;
+            Ok(())
+        })
+    }
+}

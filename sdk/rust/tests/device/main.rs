@@ -1,0 +1,10 @@
+//! A real device against a scripted server on loopback.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod catch_up;
+mod enrolment;
+mod outbox;
+mod server;
+mod snapshot;
+mod write_rules;
