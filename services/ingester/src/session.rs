@@ -2,7 +2,11 @@
 
 mod takeover;
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use posduif_changelog::{Batch, LogError, LogWriter, connect as connect_redis};
 use posduif_model::{Epoch, Lsn, rule::RuleSet};
@@ -13,6 +17,7 @@ use posduif_runtime::{
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::JoinSet,
+    time::timeout,
 };
 use tokio_postgres::Client;
 
@@ -48,6 +53,8 @@ pub enum SessionError {
     Pipeline(#[from] PipelineError),
     #[error("replication slot {0} belongs to another database or plugin; set sync.wal.slot_name")]
     ForeignSlot(String),
+    #[error("PostgreSQL accepted a connection and then said nothing for {} s", CONNECT_DEADLINE.as_secs())]
+    Silent,
     #[error("the connection to PostgreSQL was closed")]
     Closed,
     #[error("a part of the session panicked")]
@@ -68,6 +75,7 @@ pub struct Session {
 const QUEUE: usize = 4_096;
 /// Commits read at once when a predecessor left some unpublished.
 const COMMITS_AT_ONCE: usize = 1_000;
+const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
 const APPLICATION: &str = "posduif-ingester";
 
 impl Session {
@@ -150,7 +158,8 @@ impl Session {
     async fn replication(&self) -> Result<ReplicationConnection, SessionError> {
         let tls = postgres::make_tls(&self.tenant)?;
         let config = postgres::tokio_postgres_config(&self.tenant);
-        Ok(ReplicationConnection::open(&config, tls, APPLICATION, PINNED_OPTIONS).await?)
+        let open = ReplicationConnection::open(&config, tls, APPLICATION, PINNED_OPTIONS);
+        timeout(CONNECT_DEADLINE, open).await.map_err(|_| SessionError::Silent)?.map_err(SessionError::from)
     }
 
     async fn writer(&self, token: i64) -> Result<LogWriter, SessionError> {

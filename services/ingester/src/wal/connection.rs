@@ -10,12 +10,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     error::WalError,
-    frame::{FrameReader, Socket, parse, refusal},
+    frame::{FrameReader, Halves, Socket, parse, refusal},
     login::log_in,
 };
-
-/// The two halves of a connection that streams.
-pub type Halves = (FrameReader<ReadHalf<Box<dyn Socket>>>, WriteHalf<Box<dyn Socket>>);
 
 /// A walsender that takes commands.
 pub struct ReplicationConnection {
@@ -46,8 +43,8 @@ impl ReplicationConnection {
         application: &str,
         options: &str,
     ) -> Result<Self, WalError> {
-        let (read, writer) = tokio::io::split(log_in(config, tls, application, options).await?);
-        let mut connection = ReplicationConnection { reader: FrameReader::new(read), writer };
+        let (reader, writer) = log_in(config, tls, application, options).await?;
+        let mut connection = ReplicationConnection { reader, writer };
         connection.finish().await?;
         Ok(connection)
     }

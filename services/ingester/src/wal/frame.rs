@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BytesMut};
 use postgres_protocol::message::backend::{ErrorResponseBody, Message};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
 
 use super::error::WalError;
 
@@ -10,6 +10,9 @@ use super::error::WalError;
 pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
+
+/// The two halves of a logged-in connection.
+pub type Halves = (FrameReader<ReadHalf<Box<dyn Socket>>>, WriteHalf<Box<dyn Socket>>);
 
 /// Reads messages from one half of a connection.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use postgres_protocol::{
     message::{backend::Message, frontend},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
     net::TcpStream,
 };
 use tokio_postgres::{
@@ -18,18 +18,19 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     error::WalError,
-    frame::{FrameReader, Socket, parse, refusal},
+    frame::{FrameReader, Halves, Socket, parse, refusal},
 };
 
 /// Connects, negotiates TLS as the URL's `sslmode` says, and logs in with `replication=database`.
 ///
-/// SCRAM runs without channel binding; with TLS the server's certificate has been verified.
+/// SCRAM runs without channel binding; with TLS the server's certificate has been verified. The reader may
+/// hold messages that follow the login.
 pub async fn log_in(
     config: &Config,
     mut tls: MakeRustlsConnect,
     application: &str,
     options: &str,
-) -> Result<Box<dyn Socket>, WalError> {
+) -> Result<Halves, WalError> {
     let host = match config.get_hosts().first() {
         Some(Host::Tcp(host)) => host.clone(),
         _ => return Err(WalError::Incomplete("TCP host")),
@@ -37,7 +38,7 @@ pub async fn log_in(
     let port = config.get_ports().first().copied().unwrap_or(5432);
     let mut plain = TcpStream::connect((host.as_str(), port)).await?;
     plain.set_nodelay(true)?;
-    let mut socket: Box<dyn Socket> = match config.get_ssl_mode() {
+    let socket: Box<dyn Socket> = match config.get_ssl_mode() {
         SslMode::Disable => Box::new(plain),
         mode => {
             let mut request = BytesMut::new();
@@ -54,12 +55,15 @@ pub async fn log_in(
             }
         }
     };
-    authenticate(&mut socket, config, application, options).await?;
-    Ok(socket)
+    let (read, mut writer) = tokio::io::split(socket);
+    let mut reader = FrameReader::new(read);
+    authenticate(&mut reader, &mut writer, config, application, options).await?;
+    Ok((reader, writer))
 }
 
 async fn authenticate(
-    socket: &mut Box<dyn Socket>,
+    reader: &mut FrameReader<ReadHalf<Box<dyn Socket>>>,
+    writer: &mut WriteHalf<Box<dyn Socket>>,
     config: &Config,
     application: &str,
     options: &str,
@@ -77,11 +81,11 @@ async fn authenticate(
         ("options", options),
     ];
     frontend::startup_message(parameters, &mut out)?;
-    socket.write_all(&out).await?;
+    writer.write_all(&out).await?;
     let mut scram = None;
     loop {
         out.clear();
-        match parse(FrameReader::new(&mut *socket).next().await?)? {
+        match parse(reader.next().await?)? {
             Message::AuthenticationOk => break,
             Message::AuthenticationCleartextPassword => frontend::password_message(password, &mut out)?,
             Message::AuthenticationMd5Password(body) => {
@@ -104,8 +108,8 @@ async fn authenticate(
             Message::ErrorResponse(body) => return Err(refusal(&body)),
             _ => return Err(WalError::Authentication("an authentication method")),
         }
-        socket.write_all(&out).await?;
-        socket.flush().await?;
+        writer.write_all(&out).await?;
+        writer.flush().await?;
     }
     Ok(())
 }

@@ -11,8 +11,9 @@ mod slot;
 mod status;
 mod stream;
 
-pub use connection::{Halves, ReplicationConnection, System};
+pub use connection::{ReplicationConnection, System};
 pub use error::WalError;
+pub use frame::Halves;
 pub use slot::Slot;
 pub use status::{Feedback, report};
 pub use stream::{WalEvent, receive};

@@ -1,0 +1,154 @@
+//! A tenant with its ingester, and eyes for what the log holds.
+
+use std::{sync::Arc, time::Duration};
+
+use posduif_changelog::{Entry, LogReader, LogState, pool, reader::Read};
+use posduif_ingester::{metrics::IngesterMetrics, session::Session};
+use posduif_migrations::migrate;
+use posduif_model::{Bucket, Lsn, Op, TenantId, UserId, rule::RuleSet};
+use posduif_runtime::{
+    config::{Config, TenantConfig},
+    metrics::Metrics,
+};
+use posduif_testkit::{Database, Servers, eventually};
+use tokio::{sync::Notify, task::JoinHandle};
+use tokio_postgres::Client;
+
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// A migrated tenant database of its own, and the settings of an ingester for it.
+pub struct Tenant {
+    pub database: Database,
+    pub client: Client,
+    pub log: LogReader,
+    pub session: Session,
+    redis_url: String,
+}
+
+/// A running ingester; dropped, it dies as by SIGKILL: nothing is flushed, confirmed or said.
+pub struct Running {
+    task: JoinHandle<String>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Running {
+    /// Waits for the session to end and returns why it did.
+    pub async fn ended(mut self) -> String {
+        (&mut self.task).await.unwrap()
+    }
+}
+
+impl Tenant {
+    pub async fn create(servers: &Servers) -> Self {
+        Self::with_tables(servers, "[]", "").await
+    }
+
+    /// A tenant with tables of its own, declared as in `sync.tables`.
+    pub async fn with_tables(servers: &Servers, declared: &str, sql: &str) -> Self {
+        let database = Database::create(servers).await;
+        let mut client = database.connect().await;
+        client.batch_execute(sql).await.unwrap();
+        let yaml = format!(
+            "{{tenants: [{{url: '{}'}}], redis: {{url: '{}'}}, sync: {{tables: {declared}}}}}",
+            database.url(),
+            servers.redis_url()
+        );
+        let mut config = Config::from_yaml(&yaml).unwrap();
+        config.sync.wal.heartbeat_interval = Duration::from_secs(1);
+        config.sync.wal.confirm_delay = Duration::from_secs(1);
+        config.sync.wal.read_interval = Duration::from_millis(200);
+        let rules = RuleSet::new(&config.sync.tables).unwrap();
+        migrate(&mut client, &rules, &config.sync.wal.publication).await.unwrap();
+        let tenant: TenantConfig = config.tenants[0].clone();
+        let redis = pool(servers.redis_url(), 4, Duration::from_secs(5)).unwrap();
+        let log = LogReader::new(redis, &tenant.id);
+        let metrics = IngesterMetrics::register(&Metrics::new().unwrap()).unwrap();
+        let session = Session { tenant, redis: config.redis, wal: config.sync.wal, rules, metrics };
+        Tenant { database, client, log, session, redis_url: servers.redis_url() }
+    }
+
+    pub fn id(&self) -> &TenantId {
+        &self.session.tenant.id
+    }
+
+    /// Starts an ingester and waits until changes flow.
+    pub async fn ingest(&self) -> Running {
+        let (session, started) = (self.session.clone(), Arc::new(Notify::new()));
+        let signal = Arc::clone(&started);
+        let task = tokio::spawn(async move {
+            match session.run(|| signal.notify_one()).await {
+                Ok(()) => "it ended without a reason".to_owned(),
+                Err(error) => format!("{:#}", anyhow::Error::new(error)),
+            }
+        });
+        let mut running = Running { task };
+        tokio::select! {
+            () = started.notified() => running,
+            ended = &mut running.task => panic!("the ingester did not start: {}", ended.unwrap()),
+        }
+    }
+
+    /// Starts an ingester, again and again while the slot is still held by its predecessor.
+    pub async fn ingest_again(&self) -> Running {
+        let active = "SELECT FROM pg_replication_slots WHERE database = current_database() AND active";
+        eventually(SOON, "the slot is free", async || {
+            Ok(self.client.query_opt(active, &[]).await?.is_none().then_some(()))
+        })
+        .await;
+        self.ingest().await
+    }
+
+    pub async fn state(&self) -> LogState {
+        eventually(SOON, "the log exists", async || Ok(self.log.state().await?)).await
+    }
+
+    /// Waits until readers may see all that is committed now, and returns the state of the log then.
+    pub async fn caught_up(&self) -> LogState {
+        let row = self.client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await.unwrap();
+        let now: Lsn = row.get::<_, String>(0).parse().unwrap();
+        eventually(SOON, "the watermark passes what is committed", async || {
+            Ok(self.log.state().await?.filter(|state| state.watermark.end >= now))
+        })
+        .await
+    }
+
+    /// Everything that readers of these buckets may see.
+    pub async fn entries(&self, buckets: &[Bucket]) -> Vec<Entry> {
+        let state = self.caught_up().await;
+        let upto = state.watermark.commit;
+        match self.log.read(&state.epoch, buckets, state.base, upto, 1_000_000).await.unwrap() {
+            Read::Page(page) => page.entries,
+            other => panic!("the log cannot be read: {other:?}"),
+        }
+    }
+
+    /// The operations of a bucket in short: what happened to which key.
+    pub async fn operations(&self, bucket: Bucket) -> Vec<(Op, String)> {
+        let entries = self.entries(&[bucket]).await;
+        entries.into_iter().flat_map(|e| e.changes).map(|c| (c.op, c.key)).collect()
+    }
+
+    pub async fn user(&self, name: &str) -> UserId {
+        let insert = "INSERT INTO users (username) VALUES ($1) RETURNING id";
+        UserId::new(self.client.query_one(insert, &[&name]).await.unwrap().get(0))
+    }
+
+    pub async fn message(&self, from: UserId, to: UserId, content: &str) {
+        let insert = "INSERT INTO messages (sender_id, recipient_id, content) VALUES ($1, $2, $3)";
+        self.client.execute(insert, &[&from.uuid(), &to.uuid(), &content]).await.unwrap();
+    }
+
+    /// A connection to the tenant's Redis, to do harm with.
+    pub async fn redis(&self) -> redis::aio::MultiplexedConnection {
+        redis::Client::open(self.redis_url.as_str())
+            .unwrap()
+            .get_multiplexed_async_connection()
+            .await
+            .unwrap()
+    }
+}

@@ -1,0 +1,9 @@
+//! The ingester against real PostgreSQL and Redis.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod fixture;
+
+mod fencing;
+mod log;
+mod restart;
+mod visibility;

@@ -1,0 +1,126 @@
+//! Ingesters that die, and logs that lose something.
+
+use posduif_changelog::Keys;
+use posduif_model::Bucket;
+use posduif_testkit::{Servers, eventually};
+
+use crate::fixture::{SOON, Tenant};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ingester_killed_again_and_again_loses_and_doubles_nothing() {
+    let tenant = Tenant::create(Servers::shared().await).await;
+    let bob = tenant.user("Bob").await;
+    let mut running = Some(tenant.ingest().await);
+    let epoch = tenant.state().await.epoch;
+    for round in 0..8 {
+        for n in 0..20 {
+            tenant.message(bob, bob, &format!("{round}-{n}")).await;
+            if n == 10 {
+                drop(running.take());
+            }
+        }
+        running = Some(tenant.ingest_again().await);
+    }
+    let entries = tenant.entries(&[Bucket::User(bob)]).await;
+    let contents: Vec<String> = entries
+        .iter()
+        .map(|e| serde_json::from_str::<serde_json::Value>(&e.changes[0].row).unwrap()["content"].to_string())
+        .collect();
+    let expected: Vec<String> =
+        (0..8).flat_map(|round| (0..20).map(move |n| format!("\"{round}-{n}\""))).collect();
+    assert_eq!(contents, expected);
+    assert_eq!(tenant.state().await.epoch, epoch, "a restart opened an epoch");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_while_nobody_listened_arrives_in_the_same_epoch() {
+    let tenant = Tenant::create(Servers::shared().await).await;
+    let first = tenant.ingest().await;
+    let bob = tenant.user("Bob").await;
+    let epoch = tenant.caught_up().await.epoch;
+    drop(first);
+    tenant.message(bob, bob, "meanwhile").await;
+    let _second = tenant.ingest_again().await;
+    assert_eq!(tenant.entries(&[Bucket::User(bob)]).await.len(), 1);
+    assert_eq!(tenant.state().await.epoch, epoch);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_log_opens_an_epoch_and_a_running_ingester_notices() {
+    let tenant = Tenant::create(Servers::shared().await).await;
+    let running = tenant.ingest().await;
+    let bob = tenant.user("Bob").await;
+    let epoch = tenant.caught_up().await.epoch;
+    let keys = Keys::new(tenant.id());
+    let mut redis = tenant.redis().await;
+    let () = redis::cmd("DEL")
+        .arg(keys.token())
+        .arg(keys.state())
+        .arg(keys.commits(&epoch))
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    let reason = running.ended().await;
+    assert!(reason.contains("the log changed under its writer"), "{reason}");
+    let _next = tenant.ingest_again().await;
+    assert_ne!(tenant.state().await.epoch, epoch);
+    tenant.message(bob, bob, "after").await;
+    assert_eq!(tenant.entries(&[Bucket::User(bob)]).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_behind_what_postgresql_forgot_opens_an_epoch() {
+    let tenant = Tenant::create(Servers::shared().await).await;
+    let running = tenant.ingest().await;
+    let bob = tenant.user("Bob").await;
+    let before = tenant.caught_up().await;
+    tenant.message(bob, bob, "confirmed").await;
+    let after = tenant.caught_up().await;
+    let confirmed = "SELECT confirmed_flush_lsn >= $1::text::pg_lsn FROM pg_replication_slots
+                      WHERE database = current_database()";
+    eventually(SOON, "the slot is confirmed", async || {
+        let end = after.watermark.end.to_string();
+        Ok(tenant.client.query_one(confirmed, &[&end]).await?.get::<_, bool>(0).then_some(()))
+    })
+    .await;
+    drop(running);
+    // As after a fail-over of Redis to a replica that missed the tail.
+    let mut redis = tenant.redis().await;
+    let state = Keys::new(tenant.id()).state();
+    let (commit, end) = (before.watermark.commit.get(), before.watermark.end.get());
+    let () =
+        redis::cmd("HSET").arg((state, "commit", commit, "end", end)).query_async(&mut redis).await.unwrap();
+    let _next = tenant.ingest_again().await;
+    assert_ne!(tenant.state().await.epoch, before.epoch);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_slot_opens_an_epoch() {
+    let tenant = Tenant::create(Servers::shared().await).await;
+    drop(tenant.ingest().await);
+    let epoch = tenant.state().await.epoch;
+    eventually(SOON, "the slot is dropped", async || {
+        let drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+                     WHERE database = current_database()";
+        Ok(tenant.client.query_one(drop, &[]).await.ok().map(|_| ()))
+    })
+    .await;
+    let _next = tenant.ingest().await;
+    assert_ne!(tenant.state().await.epoch, epoch);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_tenant_confirms_what_others_write() {
+    let tenant = Tenant::create(Servers::shared().await).await;
+    let _running = tenant.ingest().await;
+    let other = Tenant::create(Servers::shared().await).await;
+    other.user("noise").await;
+    let target: String =
+        tenant.client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await.unwrap().get(0);
+    let sql = "SELECT confirmed_flush_lsn >= $1::text::pg_lsn FROM pg_replication_slots
+                WHERE database = current_database()";
+    eventually(SOON, "the idle tenant's slot advances", async || {
+        Ok(tenant.client.query_one(sql, &[&target]).await?.get::<_, bool>(0).then_some(()))
+    })
+    .await;
+}
