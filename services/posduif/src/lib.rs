@@ -1,1 +1,26 @@
-//!
+//! The operator's tool: migrations, users, enrolment, a phone in the terminal and a whole installation for
+//! development.
+
+pub mod cli;
+
+mod device;
+mod migrate;
+mod password;
+mod qr;
+mod user;
+
+mod dev;
+
+use clap::Parser;
+use cli::{Cli, Command, UserCommand};
+
+/// Runs the command that the arguments name.
+pub async fn run() -> anyhow::Result<()> {
+    let Cli { config, command } = Cli::parse();
+    match command {
+        Command::Migrate => migrate::run(&config).await,
+        Command::User { command: UserCommand::Add(arguments) } => user::add(&config, arguments).await,
+        Command::Device { command } => device::run(command).await,
+        Command::Dev(arguments) => dev::run(arguments).await,
+    }
+}

@@ -1,1 +1,14 @@
-fn main() {}
+//! The operator's tool as a process: a failure is one sentence on standard error and a non-zero exit.
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match posduif::run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("posduif: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! A running PostgreSQL in, the demo tenant's database with its users out.
+
+use anyhow::Context;
+use posduif_model::{rule::RuleSet, table::quote_identifier};
+use posduif_provision::Postgres;
+use posduif_runtime::{config::TenantConfig, postgres};
+use tokio_postgres::Client;
+
+use super::settings::Settings;
+use crate::{cli::UserKind, migrate, user};
+
+/// The demo tenant, and its database.
+pub const TENANT: &str = "tenant_1";
+/// The services' role: it may replicate, and owns the tenant's database, but is no superuser.
+pub const ROLE: &str = "posduif";
+
+/// The address of the tenant's database for the services.
+pub fn url(server: &Postgres, settings: &Settings) -> String {
+    format!("postgres://{ROLE}:{}@127.0.0.1:{}/{TENANT}", settings.service_password, server.port())
+}
+
+/// Creates role, database, tables and web users where they are missing.
+pub async fn prepare(server: &Postgres, settings: &Settings) -> anyhow::Result<()> {
+    create_database(server, settings).await.context("cannot create the tenant's database")?;
+    let tenant = TenantConfig::new(TENANT.parse()?, url(server, settings).parse()?);
+    migrate::migrate(&tenant, &RuleSet::new(&[])?, "posduif").await.context("cannot migrate the tenant")?;
+    let (mut client, driver) = postgres::connect(&tenant, "posduif-dev").await?;
+    let driver = tokio::spawn(driver);
+    for web_user in &settings.web_users {
+        user::ensure(&mut client, &web_user.username, UserKind::Web, Some(web_user.password.clone())).await?;
+    }
+    drop(client);
+    driver.await.context("closing the connection")??;
+    Ok(())
+}
+
+async fn create_database(server: &Postgres, settings: &Settings) -> anyhow::Result<()> {
+    let admin = TenantConfig::new("postgres".parse()?, server.url("postgres").parse()?);
+    let (client, driver) = postgres::connect(&admin, "posduif-dev").await?;
+    let driver = tokio::spawn(driver);
+    ensure_role(&client, settings).await?;
+    let found = client.query_opt("SELECT FROM pg_database WHERE datname = $1", &[&TENANT]).await?;
+    if found.is_none() {
+        let create = format!(
+            "CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING 'UTF8'",
+            quote_identifier(TENANT),
+            quote_identifier(ROLE)
+        );
+        client.batch_execute(&create).await?;
+    }
+    drop(client);
+    driver.await.context("closing the connection")??;
+    Ok(())
+}
+
+async fn ensure_role(client: &Client, settings: &Settings) -> anyhow::Result<()> {
+    let found = client.query_opt("SELECT FROM pg_roles WHERE rolname = $1", &[&ROLE]).await?;
+    if found.is_none() {
+        let create = format!("CREATE ROLE {} LOGIN REPLICATION", quote_identifier(ROLE));
+        client.batch_execute(&create).await?;
+    }
+    // The password is of letters and digits only.
+    let password = format!("ALTER ROLE {} PASSWORD '{}'", quote_identifier(ROLE), settings.service_password);
+    Ok(client.batch_execute(&password).await?)
+}

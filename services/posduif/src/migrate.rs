@@ -1,0 +1,49 @@
+//! A configuration in, migrated tenant databases out.
+
+use std::path::Path;
+
+use anyhow::Context;
+use posduif_migrations::Report;
+use posduif_model::rule::RuleSet;
+use posduif_runtime::{
+    config::{Config, TenantConfig},
+    postgres,
+};
+
+/// Migrates every tenant and says what it did; goes on after a tenant that fails, and fails in the end.
+pub async fn run(path: &Path) -> anyhow::Result<()> {
+    let config = Config::load(path)?;
+    let rules = RuleSet::new(&config.sync.tables)?;
+    let mut failed = 0;
+    for tenant in &config.tenants {
+        match migrate(tenant, &rules, &config.sync.wal.publication).await {
+            Ok(report) => print(tenant, &report),
+            Err(error) => {
+                failed += 1;
+                eprintln!("{}: {error:#}", tenant.id);
+            }
+        }
+    }
+    anyhow::ensure!(failed == 0, "{failed} of {} tenants were not migrated", config.tenants.len());
+    Ok(())
+}
+
+/// Migrates one tenant as its administrator.
+pub async fn migrate(tenant: &TenantConfig, rules: &RuleSet, publication: &str) -> anyhow::Result<Report> {
+    let (mut client, driver) = postgres::connect(&tenant.as_admin()?, "posduif-migrate").await?;
+    let driver = tokio::spawn(driver);
+    let report = posduif_migrations::migrate(&mut client, rules, publication).await?;
+    drop(client);
+    driver.await.context("closing the connection")??;
+    Ok(report)
+}
+
+fn print(tenant: &TenantConfig, report: &Report) {
+    match report.applied.len() {
+        0 => println!("{}: already up to date", tenant.id),
+        _ => println!("{}: applied {}", tenant.id, report.applied.join(", ")),
+    }
+    for warning in &report.warnings {
+        println!("{}: warning: {warning}", tenant.id);
+    }
+}
