@@ -3,8 +3,9 @@
 use anyhow::Context;
 use qrcode::{QrCode, render::unicode::Dense1x2};
 
-/// Two rows of modules per line; dark modules are left blank, so that it reads on a dark terminal.
+/// Two rows of modules per line. Dark modules are left blank and light ones, the quiet zone included, are drawn:
+/// on a dark terminal that is the code as scanners expect it.
 pub fn render(text: &str) -> anyhow::Result<String> {
     let code = QrCode::new(text).context("the text does not fit into a QR code")?;
-    Ok(code.render::<Dense1x2>().dark_color(Dense1x2::Dark).light_color(Dense1x2::Light).build())
+    Ok(code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build())
 }

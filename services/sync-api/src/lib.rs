@@ -1,1 +1,21 @@
-//!
+//! The sync API: devices and web users in, PostgreSQL and the log of changes behind it; replicas keep no state.
+
+pub mod clock;
+pub mod code;
+pub mod metrics;
+
+pub mod content;
+pub mod credential;
+
+pub mod store;
+pub mod tenant;
+
+pub mod app;
+
+pub mod enrollment;
+pub mod sync;
+
+mod http;
+
+mod readiness;
+pub mod service;

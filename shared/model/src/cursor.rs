@@ -45,7 +45,11 @@ pub enum Resume {
     Mark { from: Lsn },
     /// Replaying the log over the snapshot; everything up to and including this commit is out.
     #[serde(rename = "p")]
-    Replay { commit: Lsn },
+    Replay {
+        commit: Lsn,
+        /// The end of the WAL after the last table page: a replay that ends before it is not a state of PostgreSQL.
+        until: Lsn,
+    },
 }
 
 /// The cursor was not made by this installation for this device.

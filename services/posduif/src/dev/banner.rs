@@ -20,8 +20,18 @@ pub fn print(running: &Running, folder: &Folder) -> anyhow::Result<()> {
     println!("{}", qr::render(enrollment_url)?);
     println!("{enrollment_url}\n");
     println!("Or play a phone in another terminal:\n");
-    println!("  posduif device enroll --url {enrollment_url} --username Joe");
-    println!("  posduif device send --to Bob \"Hello\"");
-    println!("  posduif device inbox\n");
+    let posduif = invocation();
+    println!("  {posduif} device enroll --url {enrollment_url} --username Joe");
+    println!("  {posduif} device send --to Bob \"Hello\"");
+    println!("  {posduif} device inbox\n");
     Ok(())
+}
+
+/// How this program can be called again: it need not be on the PATH.
+fn invocation() -> String {
+    let own = std::env::current_exe().map(|path| path.display().to_string());
+    match std::env::var_os("CARGO") {
+        Some(_) => "cargo run -q --release -p posduif --".to_owned(),
+        None => own.unwrap_or_else(|_| "posduif".to_owned()),
+    }
 }

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::{
     banner,
-    folder::Folder,
+    folder::{Folder, private_file},
     running::Running,
     supervisor::{self, Wishes},
 };
@@ -100,7 +100,7 @@ async fn detach(folder: &Folder, arguments: &DevArguments) -> anyhow::Result<()>
     folder.create()?;
     anyhow::ensure!(folder.is_free()?, "{}", folder.busy());
     Running::forget(folder)?;
-    let log = std::fs::File::create(folder.log("dev")).context("cannot write the log")?;
+    let log = private_file(&folder.log("dev")).context("cannot write the log")?;
     let mut command = std::process::Command::new(std::env::current_exe()?);
     command.args(["dev", "--data-dir"]).arg(folder.path()).arg("--host").arg(arguments.host.to_string());
     if let Some(port) = arguments.api_port {

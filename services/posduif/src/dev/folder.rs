@@ -63,6 +63,8 @@ impl Folder {
             "{} holds something else; name an empty folder with --data-dir",
             self.path.display()
         );
+        // From here on it is known to be ours.
+        File::options().append(true).create(true).open(self.join(LOCK)).with_context(cannot)?;
         Ok(())
     }
 
@@ -106,23 +108,36 @@ impl Folder {
             "{} was not made by posduif dev; nothing was removed",
             self.path.display()
         );
-        fs::remove_dir_all(&self.path).with_context(|| format!("cannot remove {}", self.path.display()))
+        let cannot = || format!("cannot remove {}", self.path.display());
+        // The marker goes last: cut short, it can be repeated.
+        for entry in fs::read_dir(&self.path).with_context(cannot)? {
+            let path = entry.with_context(cannot)?.path();
+            match path.is_dir() {
+                true => fs::remove_dir_all(&path).with_context(cannot)?,
+                false if path == self.settings() => {}
+                false => fs::remove_file(&path).with_context(cannot)?,
+            }
+        }
+        fs::remove_dir_all(&self.path).with_context(cannot)
     }
+}
+
+/// An empty file that only its owner may read.
+pub fn private_file(path: &Path) -> std::io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    // The mode counts only when the file is made, and an old file may have another one.
+    let _ = fs::remove_file(path);
+    File::options().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// Writes a file that only its owner may read, whole or not at all.
 pub fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
-    use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    use std::io::Write;
 
     let cannot = || format!("cannot write {}", path.display());
     let fresh = path.with_extension("new");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)
-        .with_context(cannot)?;
+    let mut file = private_file(&fresh).with_context(cannot)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(cannot)?;
     fs::rename(&fresh, path).with_context(cannot)
 }

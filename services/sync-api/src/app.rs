@@ -1,0 +1,111 @@
+//! The configuration in, every long-lived dependency of the service in one place out.
+
+use std::{collections::BTreeMap, sync::Arc, thread::available_parallelism};
+
+use posduif_changelog::LogError;
+use posduif_model::{
+    TenantId,
+    cursor::{CursorKey, InvalidCursor},
+    rule::{RuleError, RuleSet},
+};
+use posduif_runtime::{
+    config::{ApiConfig, AuthConfig, Config, ConfigError, SyncConfig},
+    postgres::{self, ConnectError},
+};
+use secrecy::ExposeSecret;
+
+use crate::{
+    clock::Clock,
+    credential::{
+        jwt::Jwt,
+        password::{PasswordError, Passwords},
+    },
+    store::Database,
+    tenant::Tenant,
+};
+
+const APPLICATION_NAME: &str = "posduif-sync-api";
+
+/// Everything that handlers use; replicas hold nothing else, so any of them can answer any request.
+pub struct App {
+    /// By id; a request's tenant always comes from its credential.
+    tenants: BTreeMap<TenantId, Arc<Tenant>>,
+    /// What leaves the server and what devices may write.
+    pub rules: RuleSet,
+    /// Signs and checks the log-ins of web users.
+    pub jwt: Jwt,
+    /// Seals and opens the cursors of devices.
+    pub cursors: CursorKey,
+    /// Checks passwords outside of the workers.
+    pub passwords: Passwords,
+    pub clock: Clock,
+    pub api: ApiConfig,
+    pub auth: AuthConfig,
+    pub sync: SyncConfig,
+}
+
+/// The service cannot start; the message says what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Rules(#[from] RuleError),
+    #[error("tenant {tenant} cannot be served")]
+    Tenant { tenant: TenantId, source: Box<ConnectError> },
+    #[error("redis.url cannot be used")]
+    Redis(#[from] LogError),
+    #[error(transparent)]
+    Passwords(#[from] PasswordError),
+    #[error("no key for cursors can be derived from auth.jwt_secret")]
+    Cursors(#[from] InvalidCursor),
+    #[error("the metrics cannot be registered")]
+    Metrics(#[from] prometheus::Error),
+    #[error("the port cannot be opened")]
+    Listen(#[from] std::io::Error),
+}
+
+impl App {
+    /// Makes pools and keys; nothing is connected yet, so a database or Redis that is down can come up later.
+    pub fn new(config: &Config, clock: Clock) -> Result<Self, StartError> {
+        let secret = config.auth.jwt_secret()?;
+        let secret = secret.expose_secret().as_bytes();
+        let redis = &config.redis;
+        let redis = posduif_changelog::pool(redis.url.expose(), redis.pool_size, redis.response_timeout)?;
+        let mut tenants = BTreeMap::new();
+        for tenant in &config.tenants {
+            let pool =
+                postgres::pool(tenant, APPLICATION_NAME, config.api.db_pool_size).map_err(|source| {
+                    StartError::Tenant { tenant: tenant.id.clone(), source: Box::new(source) }
+                })?;
+            let id = tenant.id.clone();
+            let served = Tenant::new(id.clone(), Database::new(pool), redis.clone());
+            tenants.insert(id, Arc::new(served));
+        }
+        let cores = available_parallelism().map_or(1, usize::from);
+        Ok(App {
+            tenants,
+            rules: RuleSet::new(&config.sync.tables)?,
+            jwt: Jwt::new(secret, config.auth.jwt_expiration),
+            cursors: CursorKey::derive(secret)?,
+            passwords: Passwords::new(cores)?,
+            clock,
+            api: config.api.clone(),
+            auth: config.auth.clone(),
+            sync: config.sync.clone(),
+        })
+    }
+
+    pub fn tenant(&self, id: &TenantId) -> Option<&Arc<Tenant>> {
+        self.tenants.get(id)
+    }
+
+    pub fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
+        self.tenants.values()
+    }
+
+    /// The tenant of callers that name none; `None` where there are several.
+    pub fn only_tenant(&self) -> Option<&Arc<Tenant>> {
+        if self.tenants.len() == 1 { self.tenants.values().next() } else { None }
+    }
+}

@@ -1,0 +1,143 @@
+//! An enrolment token and a device in, that device's user and its new token out, once.
+
+use deadpool_postgres::Transaction;
+use posduif_changelog::LogError;
+use posduif_model::{DeviceId, UserId};
+use serde_json::Value;
+
+use crate::{
+    credential::token::Token,
+    store::{
+        StoreError, devices,
+        enrollment_tokens::{self, EnrollmentToken},
+        repeat_while_contended, users,
+    },
+    tenant::Tenant,
+};
+
+/// What a device says of itself.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    pub device: DeviceId,
+    pub username: String,
+    pub info: Value,
+}
+
+/// A completed enrolment.
+#[derive(Clone, Debug)]
+pub struct Enrolled {
+    pub user: UserId,
+    /// Shown to the device this once; the server keeps its hash.
+    pub device_token: Token,
+}
+
+/// Why a device was not enrolled.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrollmentError {
+    #[error("the enrolment token is unknown, expired or used")]
+    InvalidToken,
+    #[error("the username is taken")]
+    UsernameTaken,
+    #[error("the enrolment token is bound to another username")]
+    BoundToAnother,
+    #[error("the device id belongs to another user")]
+    DeviceTaken,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+/// How the transaction ended, apart from the database's own failures.
+enum Outcome {
+    Enrolled(UserId),
+    Refused(EnrollmentError),
+}
+
+/// Completes an enrolment; concurrent completions of one token wait for each other on its row.
+///
+/// The device that used a token may repeat until it expires: its answer may have been lost. Each time it gets a
+/// new device token and the earlier one dies, so it is forgotten by the cache before and after the commit.
+pub async fn complete(
+    tenant: &Tenant,
+    token: &Token,
+    candidate: &Candidate,
+) -> Result<Enrolled, EnrollmentError> {
+    let device_token = Token::generate(&tenant.id);
+    tenant.device_auth.forget(&candidate.device).await?;
+    let outcome =
+        repeat_while_contended(async || attempt(tenant, token, candidate, &device_token).await).await?;
+    match outcome {
+        Outcome::Refused(refusal) => Err(refusal),
+        Outcome::Enrolled(user) => {
+            tenant.device_auth.forget(&candidate.device).await?;
+            Ok(Enrolled { user, device_token })
+        }
+    }
+}
+
+async fn attempt(
+    tenant: &Tenant,
+    token: &Token,
+    candidate: &Candidate,
+    device_token: &Token,
+) -> Result<Outcome, StoreError> {
+    let mut client = tenant.database.client().await?;
+    let transaction = client.transaction().await?;
+    let Some(found) = enrollment_tokens::lock(&transaction, token.expose()).await? else {
+        return Ok(Outcome::Refused(EnrollmentError::InvalidToken));
+    };
+    if found.is_expired {
+        return Ok(Outcome::Refused(EnrollmentError::InvalidToken));
+    }
+    let outcome = match found.used_at {
+        Some(_) => repeat(&transaction, &found, candidate).await?,
+        None => first(&transaction, &found, candidate).await?,
+    };
+    if let Outcome::Enrolled(_) = outcome {
+        devices::set_token(&transaction, &candidate.device, &device_token.hash()).await?;
+        transaction.commit().await?;
+    }
+    Ok(outcome)
+}
+
+async fn first(
+    transaction: &Transaction<'_>,
+    token: &EnrollmentToken,
+    candidate: &Candidate,
+) -> Result<Outcome, StoreError> {
+    let Candidate { device, username, info } = candidate;
+    let user = match token.bound_user {
+        None => match users::create_mobile(transaction, username, device, token.id).await? {
+            Some(user) => user,
+            None => return Ok(Outcome::Refused(EnrollmentError::UsernameTaken)),
+        },
+        Some(bound) => match users::find_mobile(transaction, username).await? {
+            Some(user) if user == bound => {
+                users::note_enrollment(transaction, user, device, token.id).await?;
+                user
+            }
+            _ => return Ok(Outcome::Refused(EnrollmentError::BoundToAnother)),
+        },
+    };
+    if !devices::enroll(transaction, device, user, info).await? {
+        return Ok(Outcome::Refused(EnrollmentError::DeviceTaken));
+    }
+    enrollment_tokens::mark_used(transaction, token.id, device).await?;
+    Ok(Outcome::Enrolled(user))
+}
+
+async fn repeat(
+    transaction: &Transaction<'_>,
+    token: &EnrollmentToken,
+    candidate: &Candidate,
+) -> Result<Outcome, StoreError> {
+    let device = &candidate.device;
+    if token.device.as_deref() != Some(device.as_str()) {
+        return Ok(Outcome::Refused(EnrollmentError::InvalidToken));
+    }
+    match devices::owner(transaction, device).await? {
+        Some(user) => Ok(Outcome::Enrolled(user)),
+        None => Ok(Outcome::Refused(EnrollmentError::InvalidToken)),
+    }
+}

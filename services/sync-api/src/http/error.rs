@@ -1,0 +1,249 @@
+//! Every failure in, the one error shape of the contract out; the cause is logged here and never sent.
+
+use std::{borrow::Cow, error::Error, fmt};
+
+use actix_web::{
+    HttpResponse, ResponseError,
+    error::{JsonPayloadError, PathError, PayloadError, QueryPayloadError},
+    http::{StatusCode, header::RETRY_AFTER},
+};
+use posduif_changelog::LogError;
+use serde_json::json;
+
+use super::request::RequestId;
+use crate::{
+    code::Code,
+    content::InvalidContent,
+    credential::{jwt::InvalidJwt, password::PasswordError},
+    enrollment::EnrollmentError,
+    store::StoreError,
+    sync::SyncError,
+};
+
+/// Seconds after which a caller tries again when a dependency is away.
+const RETRY_SECONDS: u64 = 2;
+
+/// What a handler answers instead of its result.
+#[derive(Debug)]
+pub struct ApiError {
+    code: Code,
+    /// For the caller: says what to change, nothing of the server's inside.
+    message: Cow<'static, str>,
+    /// For the log.
+    cause: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// The one place where a code gets its status.
+const fn status_of(code: Code) -> StatusCode {
+    match code {
+        Code::ValidationError | Code::InvalidToken | Code::EmptyMessage => StatusCode::BAD_REQUEST,
+        Code::Unauthorized => StatusCode::UNAUTHORIZED,
+        Code::Forbidden => StatusCode::FORBIDDEN,
+        Code::NotFound | Code::InvalidRecipient => StatusCode::NOT_FOUND,
+        Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        Code::Conflict => StatusCode::CONFLICT,
+        Code::CursorExpired => StatusCode::GONE,
+        Code::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::SyncError | Code::DatabaseError | Code::RedisError => StatusCode::SERVICE_UNAVAILABLE,
+        Code::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl ApiError {
+    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        ApiError { code, message: message.into(), cause: None }
+    }
+
+    pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        ApiError::new(Code::ValidationError, message)
+    }
+
+    pub fn not_found() -> Self {
+        ApiError::new(Code::NotFound, "there is nothing here")
+    }
+
+    fn caused(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    fn internal(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        ApiError::new(Code::InternalError, "the server failed; its log tells more").caused(cause)
+    }
+
+    /// A value that should always have a text has none.
+    pub fn unwritable(cause: impl Error + Send + Sync + 'static) -> Self {
+        ApiError::internal(cause)
+    }
+
+    /// The server was put together without what a handler needs.
+    pub fn misassembled() -> Self {
+        ApiError::internal("the application state is missing")
+    }
+
+    /// The error for an answer that the framework made without a body.
+    pub fn of_status(status: StatusCode) -> Self {
+        match status {
+            StatusCode::NOT_FOUND => ApiError::not_found(),
+            StatusCode::METHOD_NOT_ALLOWED => {
+                ApiError::new(Code::MethodNotAllowed, "this path does not know the method")
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+            status if status.is_client_error() => ApiError::invalid("the request cannot be read"),
+            status => ApiError::internal(format!("answered {status} without an error")),
+        }
+    }
+
+    /// The answer with its body; logs the error, once.
+    pub fn render(&self, request: &RequestId, route: &str) -> HttpResponse {
+        let (status, code) = (status_of(self.code), self.code);
+        let cause = self.cause.as_deref().map(chain).unwrap_or_default();
+        match status {
+            StatusCode::INTERNAL_SERVER_ERROR => {
+                tracing::error!(request_id = %request, route, %code, cause, "request failed by a fault of the server");
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                tracing::warn!(request_id = %request, route, %code, cause, "request failed, it may be repeated");
+            }
+            _ => tracing::debug!(request_id = %request, route, %code, cause, "request refused"),
+        }
+        let body = json!({"error": {
+            "code": code, "message": self.message, "details": {}, "request_id": request.as_str(),
+        }});
+        let mut response = HttpResponse::build(status);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.insert_header((RETRY_AFTER, RETRY_SECONDS));
+        }
+        response.json(body)
+    }
+}
+
+fn chain(cause: &(dyn Error + Send + Sync)) -> String {
+    let mut text = cause.to_string();
+    let mut next = cause.source();
+    while let Some(error) = next {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        next = error.source();
+    }
+    text
+}
+
+fn too_large() -> ApiError {
+    ApiError::new(Code::PayloadTooLarge, "the body is too large; send less at a time")
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        status_of(self.code)
+    }
+
+    /// The body follows in [`ApiError::render`], which knows the request.
+    fn error_response(&self) -> HttpResponse {
+        HttpResponse::new(status_of(self.code))
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) | StoreError::Contended(_) => {
+                ApiError::new(Code::DatabaseError, "the database is not available right now").caused(error)
+            }
+            StoreError::Rejected(_) => ApiError::invalid("the database refused a value").caused(error),
+            StoreError::Unexpected(_) => ApiError::internal(error),
+        }
+    }
+}
+
+impl From<LogError> for ApiError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Unavailable(_) | LogError::OutOfMemory(_) => {
+                ApiError::new(Code::RedisError, "the log of changes is not available right now").caused(error)
+            }
+            LogError::Fenced | LogError::Diverged(_) | LogError::Corrupt(_) => ApiError::internal(error),
+        }
+    }
+}
+
+impl From<SyncError> for ApiError {
+    fn from(error: SyncError) -> Self {
+        match error {
+            SyncError::Expired => {
+                ApiError::new(Code::CursorExpired, "the cursor can no longer be continued; use since=start")
+            }
+            SyncError::NotReady(awaited) => ApiError::new(Code::SyncError, awaited),
+            SyncError::Cursor(_) => ApiError::internal(error),
+            SyncError::Store(error) => error.into(),
+            SyncError::Log(error) => error.into(),
+        }
+    }
+}
+
+impl From<EnrollmentError> for ApiError {
+    fn from(error: EnrollmentError) -> Self {
+        match error {
+            EnrollmentError::InvalidToken => ApiError::new(Code::InvalidToken, error.to_string()),
+            EnrollmentError::UsernameTaken
+            | EnrollmentError::BoundToAnother
+            | EnrollmentError::DeviceTaken => ApiError::new(Code::Conflict, error.to_string()),
+            EnrollmentError::Store(error) => error.into(),
+            EnrollmentError::Log(error) => error.into(),
+        }
+    }
+}
+
+impl From<InvalidContent> for ApiError {
+    fn from(error: InvalidContent) -> Self {
+        ApiError::new(error.code(), error.to_string())
+    }
+}
+
+impl From<InvalidJwt> for ApiError {
+    fn from(error: InvalidJwt) -> Self {
+        ApiError::new(Code::Unauthorized, "the log-in is not valid or has expired").caused(error)
+    }
+}
+
+impl From<PasswordError> for ApiError {
+    fn from(error: PasswordError) -> Self {
+        ApiError::internal(error)
+    }
+}
+
+impl From<JsonPayloadError> for ApiError {
+    fn from(error: JsonPayloadError) -> Self {
+        use JsonPayloadError as Cause;
+        match error {
+            Cause::OverflowKnownLength { .. } | Cause::Overflow { .. } => too_large(),
+            Cause::Payload(PayloadError::Overflow) => too_large(),
+            Cause::ContentType => {
+                ApiError::invalid("the body must be JSON: send Content-Type: application/json")
+            }
+            Cause::Deserialize(error) => ApiError::invalid(format!("the body cannot be read: {error}")),
+            Cause::Payload(error) => {
+                ApiError::invalid("the body broke off or cannot be decoded").caused(error)
+            }
+            other => ApiError::internal(other.to_string()),
+        }
+    }
+}
+
+impl From<QueryPayloadError> for ApiError {
+    fn from(error: QueryPayloadError) -> Self {
+        ApiError::invalid(format!("the query cannot be read: {error}"))
+    }
+}
+
+impl From<PathError> for ApiError {
+    fn from(_: PathError) -> Self {
+        ApiError::invalid("the path holds an id that is not a UUID")
+    }
+}

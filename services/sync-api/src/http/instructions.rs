@@ -1,0 +1,119 @@
+//! `GET /api/app-instructions`: which tables a device makes in SQLite, and how it syncs.
+
+use actix_web::{HttpResponse, web::Data};
+use posduif_model::{
+    TableName, TenantId,
+    rule::{RulesHash, TableDeclaration},
+    table::{Column, TableShape},
+    value::JsonForm,
+};
+use serde::Serialize;
+
+use super::{auth::Device, error::ApiError};
+use crate::{app::App, store::catalogue, sync::body::List};
+
+#[derive(Serialize)]
+struct Instructions<'a> {
+    tenant_id: &'a TenantId,
+    base_url: String,
+    rules: &'a RulesHash,
+    sync_config: SyncConfig,
+    tables: Vec<Table<'a>>,
+}
+
+#[derive(Serialize)]
+struct SyncConfig {
+    batch_size: u32,
+    compression: bool,
+    sync_interval_seconds: u32,
+}
+
+#[derive(Serialize)]
+struct Table<'a> {
+    name: &'a TableName,
+    local_name: String,
+    /// The list of a page that holds the table's rows; `changes` where it has none of its own.
+    list: Option<&'static str>,
+    primary_key: &'a [String],
+    columns: Vec<LocalColumn<'a>>,
+    write: Option<Write<'a>>,
+}
+
+#[derive(Serialize)]
+struct LocalColumn<'a> {
+    name: &'a str,
+    #[serde(rename = "type")]
+    sqlite_type: &'static str,
+    nullable: bool,
+}
+
+#[derive(Serialize)]
+struct Write<'a> {
+    columns: &'a [String],
+}
+
+pub async fn instructions(app: Data<App>, device: Device) -> Result<HttpResponse, ApiError> {
+    let client = device.tenant.database.client().await?;
+    let declared = app.rules.tables();
+    let shapes = catalogue::shapes(&client, declared.iter().map(|declaration| &declaration.table)).await?;
+    let tables = declared.iter().filter_map(|declaration| {
+        // What does not exist yet or has no key is not synced; the operator is told by `posduif migrate`.
+        shapes
+            .get(&declaration.table)
+            .filter(|shape| !shape.key.is_empty())
+            .map(|shape| table(declaration, shape))
+    });
+    let sync = &app.sync;
+    Ok(HttpResponse::Ok().json(Instructions {
+        tenant_id: &device.tenant.id,
+        base_url: app.api.public_url.to_string(),
+        rules: app.rules.hash(),
+        sync_config: SyncConfig {
+            batch_size: sync.batch_size,
+            compression: sync.compression,
+            sync_interval_seconds: sync.sync_interval_seconds,
+        },
+        tables: tables.collect(),
+    }))
+}
+
+fn table<'a>(declaration: &'a TableDeclaration, shape: &'a TableShape) -> Table<'a> {
+    let local = |column: &'a Column| LocalColumn {
+        name: &column.name,
+        sqlite_type: JsonForm::of(column.type_oid).sqlite_type().name(),
+        nullable: column.nullable,
+    };
+    let columns = match &declaration.columns {
+        None => shape.columns.iter().map(local).collect(),
+        Some(names) => {
+            let found = names.iter().filter_map(|name| shape.columns.iter().find(|c| c.name == *name));
+            found.map(local).collect()
+        }
+    };
+    Table {
+        name: &declaration.table,
+        local_name: local_name(&declaration.table),
+        list: List::of(&declaration.table).name(),
+        primary_key: &shape.key,
+        columns,
+        write: declaration.write.as_ref().map(|write| Write { columns: &write.columns }),
+    }
+}
+
+fn local_name(table: &TableName) -> String {
+    match table.schema() {
+        "public" => table.name().to_owned(),
+        schema => format!("{schema}_{}", table.name()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_outside_of_public_keep_their_schema_in_the_local_name() {
+        assert_eq!(local_name(&"messages".parse().unwrap()), "messages");
+        assert_eq!(local_name(&"shop.orders".parse().unwrap()), "shop_orders");
+    }
+}

@@ -1,0 +1,102 @@
+//! `/api/messages`: what a web user sends, lists and reads.
+
+use actix_web::{
+    HttpResponse,
+    web::{Data, Json, Path, Query},
+};
+use posduif_model::UserId;
+use serde::Deserialize;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{auth::WebUser, error::ApiError};
+use crate::{
+    app::App,
+    code::Code,
+    content::Content,
+    store::{
+        messages::{self, Filter, Insertion, Message, NewMessage},
+        repeat_while_contended,
+    },
+};
+
+const DEFAULT_LIMIT: i64 = 50;
+const MOST: i64 = 100;
+
+#[derive(Deserialize)]
+pub struct Draft {
+    recipient_id: String,
+    #[serde(default)]
+    content: String,
+}
+
+#[derive(Deserialize)]
+pub struct Listing {
+    recipient_id: Option<UserId>,
+    with: Option<UserId>,
+    status: Option<String>,
+    limit: Option<i64>,
+    offset: Option<i64>,
+}
+
+pub async fn send(app: Data<App>, web: WebUser, draft: Json<Draft>) -> Result<HttpResponse, ApiError> {
+    let Draft { recipient_id, content } = draft.into_inner();
+    let content = Content::parse(content)?;
+    let unknown = || ApiError::new(Code::InvalidRecipient, "the recipient does not exist");
+    let recipient = recipient_id.parse().map_err(|_| unknown())?;
+    let now = app.clock.now();
+    let new = NewMessage { id: Uuid::new_v4(), recipient, content, created_at: now, updated_at: now };
+    let insertion = repeat_while_contended(async || {
+        messages::insert(&web.tenant.database.client().await?, web.user, &new).await
+    });
+    match insertion.await? {
+        Insertion::Stored => {}
+        Insertion::UnknownRecipient => return Err(unknown()),
+        Insertion::Taken => {
+            return Err(ApiError::new(Code::Conflict, "the message's id is taken; send it again"));
+        }
+    }
+    Ok(HttpResponse::Created().json(find(&web, new.id).await?))
+}
+
+pub async fn list(web: WebUser, query: Query<Listing>) -> Result<HttpResponse, ApiError> {
+    let Listing { recipient_id, with, status, limit, offset } = query.into_inner();
+    let status = status.filter(|status| !status.is_empty());
+    if status.as_deref().is_some_and(|s| !["pending_sync", "synced", "read"].contains(&s)) {
+        return Err(ApiError::invalid("status is pending_sync, synced or read"));
+    }
+    let filter = Filter { with, recipient: recipient_id, status };
+    let (limit, offset) = (limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MOST), offset.unwrap_or(0).max(0));
+    let client = web.tenant.database.client().await?;
+    let (messages, total) = messages::list(&client, web.user, &filter, limit, offset).await?;
+    Ok(HttpResponse::Ok()
+        .json(json!({ "messages": messages, "total": total, "limit": limit, "offset": offset })))
+}
+
+pub async fn get(web: WebUser, id: Path<Uuid>) -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().json(find(&web, *id).await?))
+}
+
+pub async fn mark_read(web: WebUser, id: Path<Uuid>) -> Result<HttpResponse, ApiError> {
+    let is_received = repeat_while_contended(async || {
+        messages::mark_read(&web.tenant.database.client().await?, web.user, *id).await
+    });
+    let is_received = is_received.await?;
+    let message = find(&web, *id).await?;
+    if !is_received {
+        return Err(ApiError::new(Code::Forbidden, "only its recipient reads a message"));
+    }
+    Ok(HttpResponse::Ok().json(message))
+}
+
+pub async fn unread_count(web: WebUser) -> Result<HttpResponse, ApiError> {
+    let client = web.tenant.database.client().await?;
+    let unread = messages::count_unread(&client, web.user).await?;
+    Ok(HttpResponse::Ok().json(json!({ "unread_count": unread })))
+}
+
+/// A message that this user sent or received; others do not exist for it.
+async fn find(web: &WebUser, id: Uuid) -> Result<Message, ApiError> {
+    let client = web.tenant.database.client().await?;
+    messages::find(&client, web.user, id).await?.ok_or_else(ApiError::not_found)
+}

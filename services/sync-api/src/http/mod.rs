@@ -1,0 +1,18 @@
+//! Requests in, answers of the contract out.
+
+mod error;
+
+mod auth;
+pub(crate) mod extract;
+pub(crate) mod limits;
+pub(crate) mod request;
+
+mod enrollment;
+mod health;
+mod instructions;
+mod login;
+mod messages;
+mod sync;
+mod users;
+
+pub(crate) mod routes;

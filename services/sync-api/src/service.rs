@@ -1,0 +1,104 @@
+//! The configuration in, the running service out: its public port, its admin port, its look at dependencies.
+
+use std::{io, net::TcpListener, pin::pin, sync::Arc, time::Duration};
+
+use actix_web::{
+    HttpServer,
+    middleware::{Compress, from_fn},
+    web::Data,
+};
+use posduif_runtime::{admin, config::Config, lifecycle::Tasks, metrics::Metrics, readiness::Readiness};
+use tokio::{select, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    app::{App, StartError},
+    clock::Clock,
+    http::{
+        extract, limits,
+        request::{self, Requests},
+        routes,
+    },
+    metrics::RequestMetrics,
+    readiness,
+};
+
+/// How long a client may take to send the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an idle connection stays open: longer than the 60 s after which balancers give theirs up.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// What is left of the deadline for answers that are already on their way.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// Opens the ports and spawns the service's tasks.
+pub fn start(config: &Config, tasks: &Tasks) -> Result<(), StartError> {
+    let app = Arc::new(App::new(config, Clock::system())?);
+    let (metrics, state) = (Metrics::new()?, Readiness::default());
+    let requests = RequestMetrics::register(metrics.registry())?;
+    let public = admin::listen(config.api.bind)?;
+    let operators = admin::listen(config.admin.api_bind)?;
+    let shutdown = tasks.shutdown_token();
+    tracing::info!(address = %config.api.bind, admin = %config.admin.api_bind, "sync API listens");
+
+    let admin = admin::serve(operators, state.clone(), metrics, shutdown.clone());
+    tasks.spawn("admin port", async { Ok(admin.await?) });
+    let watch = readiness::watch(app.clone(), state, shutdown.clone());
+    tasks.spawn("readiness", async {
+        watch.await;
+        Ok(())
+    });
+    let serve = serve(app, public, requests, shutdown);
+    tasks.spawn("public port", async { Ok(serve.await?) });
+    Ok(())
+}
+
+/// Serves the public port until the shutdown token is cancelled, then answers what has begun.
+///
+/// Connections to PostgreSQL and Redis live on the worker that opened them, and a worker ends as soon as it is
+/// idle. So all workers stay until no request is left anywhere.
+pub async fn serve(
+    app: Arc<App>,
+    listener: TcpListener,
+    metrics: RequestMetrics,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let deadline = app.api.shutdown_deadline.saturating_sub(2 * CLOSING);
+    let requests = Requests { metrics, in_flight: TaskTracker::new(), shutdown: shutdown.clone() };
+    let in_flight = requests.in_flight.clone();
+    let (app, requests) = (Data::from(app), Data::new(requests));
+    let factory = move || {
+        let most_bytes = app.api.max_decoded_body_bytes;
+        actix_web::App::new()
+            .app_data(app.clone())
+            .app_data(requests.clone())
+            .configure(|service| extract::configure(service, most_bytes))
+            .configure(routes::configure)
+            .wrap(from_fn(limits::arriving))
+            .wrap(from_fn(limits::leaving))
+            .wrap(Compress::default())
+            .wrap(from_fn(request::accompany))
+    };
+    let server = HttpServer::new(factory)
+        .disable_signals()
+        .client_request_timeout(HEAD_TIMEOUT)
+        .keep_alive(KEEP_ALIVE)
+        .shutdown_timeout(CLOSING.as_secs())
+        .listen(listener)?
+        .run();
+    let handle = server.handle();
+    let mut server = pin!(server);
+    select! {
+        ended = &mut server => return ended,
+        () = shutdown.cancelled() => {}
+    }
+    let drain = async {
+        handle.pause().await;
+        in_flight.close();
+        if timeout(deadline, in_flight.wait()).await.is_err() {
+            tracing::warn!(requests = in_flight.len(), "requests did not end in time and are cut off");
+        }
+        handle.stop(true).await;
+    };
+    let (ended, ()) = futures::join!(server, drain);
+    ended
+}

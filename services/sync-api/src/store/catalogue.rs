@@ -1,0 +1,55 @@
+//! The system catalogue: what the declared tables look like right now.
+
+use std::collections::BTreeMap;
+
+use deadpool_postgres::GenericClient;
+use posduif_model::{
+    TableName,
+    table::{Column, TableShape},
+};
+
+use super::StoreError;
+
+/// The shapes of those of the tables that exist.
+///
+/// Virtual generated columns are left out: they never reach the log either.
+pub async fn shapes(
+    client: &impl GenericClient,
+    tables: impl Iterator<Item = &TableName>,
+) -> Result<BTreeMap<TableName, TableShape>, StoreError> {
+    let (schemas, names): (Vec<&str>, Vec<&str>) = tables.map(|table| (table.schema(), table.name())).unzip();
+    let sql = "SELECT n.nspname::text, c.relname::text, a.attname::text, a.atttypid, NOT a.attnotnull,
+                      array_position(i.indkey::int2[], a.attnum)
+                 FROM unnest($1::text[], $2::text[]) AS wanted (schema, name)
+                 JOIN pg_namespace n ON n.nspname = wanted.schema
+                 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name
+                                AND c.relkind IN ('r', 'p')
+                 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                                    AND a.attgenerated <> 'v'
+                 LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
+                ORDER BY c.oid, a.attnum";
+    let statement = client.prepare_cached(sql).await?;
+    let mut shapes: BTreeMap<TableName, TableShape> = BTreeMap::new();
+    let mut keys: BTreeMap<TableName, BTreeMap<i32, String>> = BTreeMap::new();
+    for row in client.query(&statement, &[&schemas, &names]).await? {
+        let (schema, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let table =
+            TableName::new(&schema, &name).map_err(|error| StoreError::Unexpected(error.to_string()))?;
+        let column = Column { name: row.try_get(2)?, type_oid: row.try_get(3)?, nullable: row.try_get(4)? };
+        if let Some(place) = row.try_get::<_, Option<i32>>(5)? {
+            keys.entry(table.clone()).or_default().insert(place, column.name.clone());
+        }
+        let shape = shapes.entry(table.clone()).or_insert_with(|| TableShape {
+            name: table,
+            columns: Vec::new(),
+            key: Vec::new(),
+        });
+        shape.columns.push(column);
+    }
+    for (table, key) in keys {
+        if let Some(shape) = shapes.get_mut(&table) {
+            shape.key = key.into_values().collect();
+        }
+    }
+    Ok(shapes)
+}

@@ -1,0 +1,19 @@
+//! `posduif.user_credentials`.
+
+use deadpool_postgres::GenericClient;
+use posduif_model::UserId;
+
+use super::StoreError;
+
+/// The web user of this name with the hash of its password.
+pub async fn find(
+    client: &impl GenericClient,
+    username: &str,
+) -> Result<Option<(UserId, String)>, StoreError> {
+    let sql = "SELECT u.id, c.password_hash FROM public.users u
+                 JOIN posduif.user_credentials c ON c.user_id = u.id
+                WHERE u.username = $1 AND u.user_type = 'web'";
+    let statement = client.prepare_cached(sql).await?;
+    let Some(row) = client.query_opt(&statement, &[&username]).await? else { return Ok(None) };
+    Ok(Some((UserId::new(row.try_get(0)?), row.try_get(1)?)))
+}

@@ -1,0 +1,82 @@
+//! `public.enrollment_tokens`.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use deadpool_postgres::GenericClient;
+use posduif_model::{DeviceId, TenantId, UserId};
+use tokio_postgres::{Error, Row};
+use uuid::Uuid;
+
+use super::StoreError;
+
+/// A permission to enrol one device.
+#[derive(Clone, Debug)]
+pub struct EnrollmentToken {
+    pub id: Uuid,
+    pub created_by: UserId,
+    /// The existing user whose new device this will be.
+    pub bound_user: Option<UserId>,
+    pub expires_at: DateTime<Utc>,
+    /// By PostgreSQL's clock, the only one that every replica shares.
+    pub is_expired: bool,
+    pub used_at: Option<DateTime<Utc>>,
+    /// The device that used it; no valid device id equals one that plain SQL may have put here instead.
+    pub device: Option<String>,
+}
+
+const COLUMNS: &str =
+    "id, created_by, bound_user_id, expires_at, expires_at <= now() AS is_expired, used_at, device_id";
+
+fn token(row: &Row) -> Result<EnrollmentToken, Error> {
+    Ok(EnrollmentToken {
+        id: row.try_get("id")?,
+        created_by: UserId::new(row.try_get("created_by")?),
+        bound_user: row.try_get::<_, Option<Uuid>>("bound_user_id")?.map(UserId::new),
+        expires_at: row.try_get("expires_at")?,
+        is_expired: row.try_get("is_expired")?,
+        used_at: row.try_get("used_at")?,
+        device: row.try_get("device_id")?,
+    })
+}
+
+/// Stores a new token and returns when it expires.
+pub async fn create(
+    client: &impl GenericClient,
+    text: &str,
+    tenant: &TenantId,
+    created_by: UserId,
+    bound_user: Option<UserId>,
+    lifetime: Duration,
+) -> Result<DateTime<Utc>, StoreError> {
+    let sql = "INSERT INTO public.enrollment_tokens (token, tenant_id, created_by, bound_user_id, expires_at)
+               VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5)) RETURNING expires_at";
+    let statement = client.prepare_cached(sql).await?;
+    let (bound, seconds) = (bound_user.map(UserId::uuid), lifetime.as_secs_f64());
+    let row = client
+        .query_one(&statement, &[&text, &tenant.as_str(), &created_by.uuid(), &bound, &seconds])
+        .await?;
+    Ok(row.try_get(0)?)
+}
+
+pub async fn find(client: &impl GenericClient, text: &str) -> Result<Option<EnrollmentToken>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM public.enrollment_tokens WHERE token = $1");
+    let statement = client.prepare_cached(&sql).await?;
+    let found = client.query_opt(&statement, &[&text]).await?;
+    Ok(found.as_ref().map(token).transpose()?)
+}
+
+/// Finds a token and keeps every other completion of it waiting until the transaction ends.
+pub async fn lock(client: &impl GenericClient, text: &str) -> Result<Option<EnrollmentToken>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM public.enrollment_tokens WHERE token = $1 FOR UPDATE");
+    let statement = client.prepare_cached(&sql).await?;
+    let found = client.query_opt(&statement, &[&text]).await?;
+    Ok(found.as_ref().map(token).transpose()?)
+}
+
+pub async fn mark_used(client: &impl GenericClient, id: Uuid, device: &DeviceId) -> Result<(), StoreError> {
+    let sql = "UPDATE public.enrollment_tokens SET used_at = now(), device_id = $2 WHERE id = $1";
+    let statement = client.prepare_cached(sql).await?;
+    client.execute(&statement, &[&id, &device.as_str()]).await?;
+    Ok(())
+}

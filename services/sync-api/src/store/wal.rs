@@ -1,0 +1,26 @@
+//! Positions of PostgreSQL's write-ahead log, and marks in it.
+
+use deadpool_postgres::GenericClient;
+use posduif_model::Lsn;
+use tokio_postgres::types::PgLsn;
+
+use super::StoreError;
+
+/// Prefix of the message that begins an upload's transaction; its content is the device's id.
+pub const ORIGIN: &str = "posduif.origin";
+/// Prefix of the message whose commit ends the table pages of a snapshot.
+pub const MARK: &str = "posduif.mark";
+
+/// Writes a message into the WAL as part of the current transaction.
+pub async fn emit(client: &impl GenericClient, prefix: &str, content: &str) -> Result<(), StoreError> {
+    let statement = client.prepare_cached("SELECT pg_logical_emit_message(true, $1, $2::text)").await?;
+    client.execute(&statement, &[&prefix, &content]).await?;
+    Ok(())
+}
+
+/// The end of the WAL: everything committed so far lies before it.
+pub async fn insert_lsn(client: &impl GenericClient) -> Result<Lsn, StoreError> {
+    let statement = client.prepare_cached("SELECT pg_current_wal_insert_lsn()").await?;
+    let lsn: PgLsn = client.query_one(&statement, &[]).await?.try_get(0)?;
+    Ok(Lsn::new(lsn.into()))
+}

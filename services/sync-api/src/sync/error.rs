@@ -1,0 +1,22 @@
+//! Why a device got no page.
+
+use posduif_changelog::LogError;
+use posduif_model::cursor::InvalidCursor;
+
+use crate::store::StoreError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// The device must begin again with a snapshot.
+    #[error("the cursor is of another epoch or other rules, or its part of the log was trimmed")]
+    Expired,
+    /// The device must come back a little later; the text says what is awaited.
+    #[error("{0}")]
+    NotReady(&'static str),
+    #[error("a cursor could not be sealed")]
+    Cursor(#[from] InvalidCursor),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+}

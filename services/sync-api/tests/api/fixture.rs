@@ -1,0 +1,317 @@
+//! A test in, a running API with a migrated tenant of its own and a log to write out.
+
+use std::{sync::Arc, time::Duration};
+
+use posduif_changelog::{Batch, CommitRecord, LogState, LogWriter, Watermark, connect::connect};
+use posduif_migrations::migrate;
+use posduif_model::{Bucket, Change, DeviceId, Epoch, Lsn, Op, Position, TenantId, UserId, rule::RuleSet};
+use posduif_runtime::{config::Config, metrics::Metrics};
+use posduif_sync_api::{app::App, clock::Clock, credential::password, metrics::RequestMetrics, service};
+use posduif_testkit::{Database, Servers};
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use tokio::{sync::Mutex, task::JoinHandle};
+use tokio_postgres::types::PgLsn;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub const SECRET: &str = "a secret of the tests that has more than 32 bytes";
+pub const PASSWORD: &str = "correct horse battery staple";
+
+pub struct Api {
+    pub base: String,
+    pub tenant: TenantId,
+    pub database: Database,
+    pub sql: tokio_postgres::Client,
+    pub log: Arc<Mutex<Log>>,
+    client: reqwest::Client,
+    pub shutdown: CancellationToken,
+}
+
+/// A device as it knows itself.
+#[derive(Clone, Debug)]
+pub struct Phone {
+    pub id: String,
+    pub token: String,
+    pub user: UserId,
+}
+
+/// What the ingester would be.
+pub struct Log {
+    writer: LogWriter,
+    pub epoch: Epoch,
+    previous: Lsn,
+}
+
+impl Api {
+    pub async fn start() -> Self {
+        Self::with("").await
+    }
+
+    /// `sections` are lines of YAML beside tenants, redis and auth.
+    pub async fn with(sections: &str) -> Self {
+        let servers = Servers::shared().await;
+        let database = Database::create(servers).await;
+        let redis = servers.redis_url();
+        let yaml = format!(
+            "tenants: [{{url: '{}'}}]\nredis: {{url: '{redis}'}}\nauth: {{jwt_secret: '{SECRET}'}}\n{sections}",
+            database.url()
+        );
+        let config = Config::from_yaml(&yaml).unwrap();
+        let rules = RuleSet::new(&config.sync.tables).unwrap();
+        let mut sql = database.connect().await;
+        if !config.sync.tables.is_empty() {
+            let table =
+                "CREATE TABLE public.tasks (id int PRIMARY KEY, owner_id uuid, code char(4), hidden text)";
+            sql.batch_execute(table).await.unwrap();
+        }
+        migrate(&mut sql, &rules, "posduif").await.unwrap();
+
+        let tenant = config.tenants[0].id.clone();
+        let connection = connect(redis.as_str(), Duration::from_secs(5)).await.unwrap();
+        let writer = LogWriter::claim(connection, &tenant, 1).await.unwrap();
+        let mut log = Log { writer, epoch: Epoch::from_random(1), previous: Lsn::ZERO };
+        log.open(2, insert_lsn(&sql).await, rules.hash().as_str(), None).await;
+
+        let (base, shutdown, _) = serve(&config);
+        let (client, log) = (reqwest::Client::new(), Arc::new(Mutex::new(log)));
+        Api { base, tenant, database, sql, log, client, shutdown }
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.base))
+    }
+
+    pub fn get(&self, path: &str) -> RequestBuilder {
+        self.request(Method::GET, path)
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> RequestBuilder {
+        self.request(Method::POST, path).json(body)
+    }
+
+    pub async fn user(&self, username: &str, user_type: &str) -> UserId {
+        let sql = "INSERT INTO users (username, user_type) VALUES ($1, $2) RETURNING id";
+        UserId::new(self.sql.query_one(sql, &[&username, &user_type]).await.unwrap().get(0))
+    }
+
+    /// Creates a web user and logs it in.
+    pub async fn web_user(&self, username: &str) -> (UserId, String) {
+        let user = self.user(username, "web").await;
+        let hash = password::hash(PASSWORD).unwrap();
+        let sql = "INSERT INTO posduif.user_credentials (user_id, password_hash) VALUES ($1, $2)";
+        self.sql.execute(sql, &[&user.uuid(), &hash]).await.unwrap();
+        let login = json!({"username": username, "password": PASSWORD});
+        let answer = ok(self.post("/api/auth/login", &login)).await;
+        (user, answer["token"].as_str().unwrap().to_owned())
+    }
+
+    pub async fn enrollment_token(&self, jwt: &str, body: &Value) -> String {
+        let answer = ok(self.post("/api/enrollment/create", body).bearer_auth(jwt)).await;
+        answer["token"].as_str().unwrap().to_owned()
+    }
+
+    pub fn complete(&self, token: &str, device: &str, username: &str) -> RequestBuilder {
+        let body =
+            json!({"token": token, "device_id": device, "username": username, "device_info": {"os": "x"}});
+        self.post("/api/enrollment/complete", &body)
+    }
+
+    /// Enrols a phone for a new mobile user.
+    pub async fn phone(&self, jwt: &str, username: &str) -> Phone {
+        let token = self.enrollment_token(jwt, &json!({})).await;
+        let id = format!("phone-of-{username}");
+        let answer = ok(self.complete(&token, &id, username)).await;
+        Phone {
+            id,
+            token: answer["device_token"].as_str().unwrap().to_owned(),
+            user: answer["user_id"].as_str().unwrap().parse().unwrap(),
+        }
+    }
+
+    pub fn incoming(&self, phone: &Phone, since: &str, limit: usize) -> RequestBuilder {
+        self.get(&format!("/api/sync/incoming?since={since}&limit={limit}")).by(phone)
+    }
+
+    pub fn outgoing(&self, phone: &Phone, body: &Value) -> RequestBuilder {
+        self.post("/api/sync/outgoing", body).by(phone)
+    }
+
+    pub async fn message(&self, sender: UserId, recipient: UserId, content: &str) -> Uuid {
+        let sql = "INSERT INTO messages (sender_id, recipient_id, content) VALUES ($1, $2, $3) RETURNING id";
+        self.sql.query_one(sql, &[&sender.uuid(), &recipient.uuid(), &content]).await.unwrap().get(0)
+    }
+
+    /// Takes a snapshot to its end and returns its pages; the log follows PostgreSQL meanwhile.
+    pub async fn snapshot(&self, phone: &Phone, limit: usize) -> Vec<Value> {
+        let _following = self.follow().await;
+        let mut pages: Vec<Value> = Vec::new();
+        let mut since = "start".to_owned();
+        loop {
+            let page = ok(self.incoming(phone, &since, limit)).await;
+            since = page["cursor"].as_str().unwrap().to_owned();
+            let is_last = page["has_more"] == false;
+            pages.push(page);
+            if is_last {
+                return pages;
+            }
+            assert!(pages.len() < 1000, "the snapshot does not end");
+        }
+    }
+
+    /// Moves the watermark's end with PostgreSQL's WAL until the value is dropped, as heartbeats do.
+    pub async fn follow(&self) -> Following {
+        let (log, sql) = (self.log.clone(), self.database.connect().await);
+        Following(
+            tokio::spawn(async move {
+                loop {
+                    let end = insert_lsn(&sql).await;
+                    log.lock().await.publish(end).await;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            })
+            .abort_handle(),
+        )
+    }
+
+    /// A commit after all others with the same changes for each of the buckets.
+    pub async fn commit(&self, origin: Option<&Phone>, buckets: &[Bucket], changes: &[Change]) -> Lsn {
+        self.sql.query_one("SELECT pg_logical_emit_message(true, 'test', '')", &[]).await.unwrap();
+        let at = insert_lsn(&self.sql).await;
+        self.log.lock().await.commit(at, origin, buckets, changes).await;
+        at
+    }
+}
+
+/// Runs a server in this process; its task ends after the token is cancelled.
+pub fn serve(config: &Config) -> (String, CancellationToken, JoinHandle<std::io::Result<()>>) {
+    let app = Arc::new(App::new(config, Clock::system()).unwrap());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let metrics = RequestMetrics::register(Metrics::new().unwrap().registry()).unwrap();
+    let shutdown = CancellationToken::new();
+    let server = tokio::spawn(service::serve(app, listener, metrics, shutdown.clone()));
+    (base, shutdown, server)
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+pub struct Following(tokio::task::AbortHandle);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Log {
+    pub async fn open(&mut self, seed: u128, at: Lsn, rules: &str, unready_below: Option<u64>) {
+        self.epoch = Epoch::from_random(seed);
+        self.previous = at;
+        let state = LogState {
+            epoch: self.epoch,
+            base: at,
+            watermark: Watermark { commit: at, end: at },
+            floor: at,
+            rules: posduif_model::rule::RulesHash::from_stored(rules),
+            unready_below,
+            heartbeat: None,
+            system: "test".into(),
+            timeline: 1,
+        };
+        self.writer.open(&state).await.unwrap();
+    }
+
+    async fn commit(&mut self, at: Lsn, origin: Option<&Phone>, buckets: &[Bucket], changes: &[Change]) {
+        let origin: Option<DeviceId> = origin.map(|phone| phone.id.parse().unwrap());
+        let mut batch = Batch::new(self.writer.keys().clone(), self.epoch);
+        for (change, ordinal) in changes.iter().zip(0..) {
+            for bucket in buckets {
+                let position = Position { commit: at, ordinal };
+                batch.push(position, bucket, origin.as_ref(), std::slice::from_ref(change));
+            }
+        }
+        batch.commit(CommitRecord {
+            commit: at,
+            end: at,
+            previous: self.previous,
+            xid: 1,
+            changes: 1,
+            committed_at: 0,
+            origin,
+            buckets: buckets.to_vec(),
+            buckets_elsewhere: false,
+        });
+        self.writer.append(&batch, Batch::guard(self.previous, None)).await.unwrap();
+        self.previous = at;
+        self.publish(at).await;
+    }
+
+    async fn publish(&mut self, end: Lsn) {
+        let end = end.max(self.previous);
+        let held = self.writer.state().await.unwrap().unwrap().watermark.end;
+        let watermark = Watermark { commit: self.previous, end: end.max(held) };
+        self.writer.publish(&self.epoch, watermark, None).await.unwrap();
+    }
+}
+
+pub trait By {
+    /// Adds a device's credentials.
+    fn by(self, phone: &Phone) -> Self;
+}
+
+impl By for RequestBuilder {
+    fn by(self, phone: &Phone) -> Self {
+        self.header("X-Device-ID", &phone.id).bearer_auth(&phone.token)
+    }
+}
+
+pub fn put(table: &str, key: Value, row: Value) -> Change {
+    Change { op: Op::Put, table: table.parse().unwrap(), key: key.to_string(), row: row.to_string() }
+}
+
+pub fn delete(table: &str, key: Value) -> Change {
+    Change { op: Op::Delete, table: table.parse().unwrap(), key: key.to_string(), row: String::new() }
+}
+
+pub async fn insert_lsn(sql: &tokio_postgres::Client) -> Lsn {
+    let lsn: PgLsn = sql.query_one("SELECT pg_current_wal_insert_lsn()", &[]).await.unwrap().get(0);
+    Lsn::new(lsn.into())
+}
+
+/// The body of a request that succeeds.
+pub async fn ok(request: RequestBuilder) -> Value {
+    let response = request.send().await.unwrap();
+    let (status, text) = (response.status(), response.text().await.unwrap());
+    assert!(status.is_success(), "{status}: {text}");
+    serde_json::from_str(&text).unwrap_or(Value::Null)
+}
+
+/// Status and code of a request that fails, its error in the shape of the contract.
+pub async fn refused(request: RequestBuilder) -> (u16, String) {
+    let response = request.send().await.unwrap();
+    let status = response.status();
+    assert!(status.is_client_error() || status.is_server_error(), "{status}");
+    assert_eq!(response.headers().contains_key("retry-after"), status == StatusCode::SERVICE_UNAVAILABLE);
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let text = response.text().await.unwrap();
+    let body: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status}: {text}"));
+    let error = &body["error"];
+    assert_eq!(error["request_id"], id.as_str());
+    assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{text}");
+    assert!(error.as_object().unwrap().contains_key("details"), "{text}");
+    (status.as_u16(), error["code"].as_str().unwrap().to_owned())
+}
+
+pub fn is(status: u16, code: &str) -> (u16, String) {
+    (status, code.to_owned())
+}
+
+/// The values of one member in a list of objects.
+pub fn pluck<'a>(list: &'a Value, member: &str) -> Vec<&'a str> {
+    list.as_array().unwrap().iter().map(|row| row[member].as_str().unwrap()).collect()
+}

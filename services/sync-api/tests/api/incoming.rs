@@ -1,0 +1,160 @@
+//! Pages of the log: what a device gets, and when it must begin again.
+
+use posduif_model::{Bucket, Change, Op};
+use serde_json::json;
+
+use crate::fixture::{Api, Phone, delete, insert_lsn, is, ok, pluck, put, refused};
+
+/// A phone that has taken its snapshot, and its cursor.
+async fn synced(api: &Api) -> (Phone, String) {
+    let (_, jwt) = api.web_user("bob").await;
+    let phone = api.phone(&jwt, "ann").await;
+    let pages = api.snapshot(&phone, 100).await;
+    (phone, pages.last().unwrap()["cursor"].as_str().unwrap().to_owned())
+}
+
+fn message(id: &str) -> Change {
+    put("messages", json!({"id": id}), json!({"id": id, "content": "c"}))
+}
+
+#[tokio::test]
+async fn a_page_holds_what_the_buckets_hold_and_flags_the_devices_own_rows() {
+    let api = Api::start().await;
+    let (ann, cursor) = synced(&api).await;
+    let mine = [Bucket::User(ann.user)];
+    api.commit(None, &mine, &[message("m1")]).await;
+    api.commit(Some(&ann), &mine, &[message("m2")]).await;
+    let stranger = Bucket::User("00000000-0000-0000-0000-000000000009".parse().unwrap());
+    api.commit(None, &[stranger], &[message("m3")]).await;
+    let user = put("users", json!({"id": "u1"}), json!({"id": "u1"}));
+    let gone = delete("messages", json!({"id": "m0"}));
+    let end = api.commit(None, &[Bucket::Shared], &[user, gone]).await;
+
+    let page = ok(api.incoming(&ann, &cursor, 100)).await;
+    let expected = json!([{"id": "m1", "content": "c"}, {"own": true, "content": "c", "id": "m2"}]);
+    assert_eq!(page["messages"], expected);
+    assert_eq!(page["users"], json!([{"id": "u1"}]));
+    assert_eq!(page["deleted"], json!({"messages": ["m0"], "users": []}));
+    assert_eq!((&page["has_more"], &page["snapshot"]), (&json!(false), &json!(false)));
+    assert_eq!(page["lsn"], end.to_string());
+    let again = ok(api.incoming(&ann, &cursor, 100)).await;
+    assert_eq!(again["messages"], page["messages"]);
+}
+
+#[tokio::test]
+async fn a_page_never_splits_a_transaction_and_the_next_one_goes_on() {
+    let api = Api::start().await;
+    let (ann, cursor) = synced(&api).await;
+    let mine = [Bucket::User(ann.user)];
+    let first = api.commit(None, &mine, &[message("a1"), message("a2"), message("a3")]).await;
+    api.commit(None, &mine, &[message("b1")]).await;
+    let page = ok(api.incoming(&ann, &cursor, 2)).await;
+    assert_eq!(pluck(&page["messages"], "id"), ["a1", "a2", "a3"]);
+    assert_eq!((&page["has_more"], &page["lsn"]), (&json!(true), &json!(first.to_string())));
+    let page = ok(api.incoming(&ann, page["cursor"].as_str().unwrap(), 2)).await;
+    assert_eq!(pluck(&page["messages"], "id"), ["b1"]);
+    assert_eq!(page["has_more"], false);
+}
+
+#[tokio::test]
+async fn rows_of_other_tables_and_truncates_come_as_changes() {
+    let api = Api::start().await;
+    let (ann, cursor) = synced(&api).await;
+    let truncate = Change {
+        op: Op::Truncate,
+        table: "messages".parse().unwrap(),
+        key: String::new(),
+        row: String::new(),
+    };
+    let task = put("tasks", json!({"id": 1}), json!({"id": 1, "title": "t"}));
+    let at = api.commit(Some(&ann), &[Bucket::Shared], &[task, truncate]).await.to_string();
+    let page = ok(api.incoming(&ann, &cursor, 100)).await;
+    let expected = json!([
+        {"table": "public.messages", "op": "truncate", "key": null, "row": null, "lsn": at, "own": true},
+        {"table": "public.tasks", "op": "upsert", "key": {"id": 1}, "row": {"id": 1, "title": "t"}, "lsn": at, "own": true},
+    ]);
+    assert_eq!(page["changes"], expected);
+}
+
+#[tokio::test]
+async fn nothing_new_is_an_empty_page_with_the_same_cursor_and_without_postgres() {
+    let api = Api::start().await;
+    let (ann, cursor) = synced(&api).await;
+    let activity = async || {
+        let sql = "SELECT coalesce(string_agg(pid || ' ' || state_change, ',' ORDER BY pid), '')
+                     FROM pg_stat_activity
+                    WHERE application_name = 'posduif-sync-api' AND datname = current_database()";
+        api.sql.query_one(sql, &[]).await.unwrap().get::<_, String>(0)
+    };
+    let before = activity().await;
+    assert_ne!(before, "");
+    for _ in 0..10 {
+        let page = ok(api.incoming(&ann, &cursor, 100)).await;
+        assert_eq!(page["cursor"], cursor.as_str());
+        assert_eq!(
+            (&page["messages"], &page["users"], &page["changes"]),
+            (&json!([]), &json!([]), &json!([]))
+        );
+        assert_eq!((&page["has_more"], &page["snapshot"]), (&json!(false), &json!(false)));
+    }
+    assert_eq!(activity().await, before);
+    ok(api.get("/api/app-instructions").header("X-Device-ID", &ann.id).bearer_auth(&ann.token)).await;
+    assert_ne!(activity().await, before);
+}
+
+#[tokio::test]
+async fn another_epoch_or_other_rules_end_a_cursor() {
+    let api = Api::start().await;
+    let (ann, cursor) = synced(&api).await;
+    let rules = posduif_model::rule::RuleSet::new(&[]).unwrap();
+    let at = insert_lsn(&api.sql).await;
+    api.log.lock().await.open(3, at, rules.hash().as_str(), None).await;
+    assert_eq!(refused(api.incoming(&ann, &cursor, 100)).await, is(410, "CURSOR_EXPIRED"));
+    api.log.lock().await.open(4, at, "other", None).await;
+    assert_eq!(refused(api.incoming(&ann, &cursor, 100)).await, is(503, "SYNC_ERROR"));
+    assert_eq!(refused(api.incoming(&ann, "start", 100)).await, is(503, "SYNC_ERROR"));
+}
+
+#[tokio::test]
+async fn a_cursor_works_for_its_own_device_only() {
+    let api = Api::start().await;
+    let (ann, cursor) = synced(&api).await;
+    let (_, jwt) = api.web_user("jane").await;
+    let ben = api.phone(&jwt, "ben").await;
+    for since in [cursor.as_str(), "x", "", &cursor[1..]] {
+        assert_eq!(refused(api.incoming(&ben, since, 100)).await, is(400, "VALIDATION_ERROR"), "{since}");
+    }
+    ok(api.incoming(&ann, &cursor, 100)).await;
+}
+
+#[tokio::test]
+async fn a_limit_is_a_wish_between_one_and_five_hundred() {
+    let api = Api::start().await;
+    let (ann, cursor) = synced(&api).await;
+    for commit in ["a", "b"] {
+        api.commit(None, &[Bucket::User(ann.user)], &[message(commit)]).await;
+    }
+    let page = ok(api.incoming(&ann, &cursor, 0)).await;
+    assert_eq!(pluck(&page["messages"], "id"), ["a"]);
+    let page = ok(api.incoming(&ann, &cursor, 1_000_000)).await;
+    assert_eq!(pluck(&page["messages"], "id"), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn long_answers_are_compressed_and_short_ones_are_not() {
+    let api = Api::start().await;
+    let (ann, cursor) = synced(&api).await;
+    let plain = reqwest::Client::builder().no_gzip().build().unwrap();
+    let encoding = async || {
+        let url = format!("{}/api/sync/incoming?since={cursor}", api.base);
+        let request = plain.get(url).header("X-Device-ID", &ann.id).bearer_auth(&ann.token);
+        let response = request.header("Accept-Encoding", "gzip").send().await.unwrap();
+        response.headers().get("content-encoding").map(|value| value.to_str().unwrap().to_owned())
+    };
+    assert_eq!(encoding().await, None);
+    let long = put("messages", json!({"id": "m"}), json!({"id": "m", "content": "x".repeat(5000)}));
+    api.commit(None, &[Bucket::User(ann.user)], &[long]).await;
+    assert_eq!(encoding().await.as_deref(), Some("gzip"));
+    let page = ok(api.incoming(&ann, &cursor, 100)).await;
+    assert_eq!(page["messages"][0]["content"].as_str().unwrap().len(), 5000);
+}

@@ -1,0 +1,11 @@
+//! The API against a real PostgreSQL and a real Redis; the log is written as the ingester writes it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod enrollment;
+mod errors;
+mod fixture;
+mod incoming;
+mod login;
+mod messages;
+mod outgoing;
+mod snapshot;

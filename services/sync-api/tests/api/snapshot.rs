@@ -1,0 +1,164 @@
+//! Snapshots: every stage, and nobody else's rows in any of them.
+
+use std::collections::BTreeSet;
+
+use posduif_model::{Bucket, rule::RuleSet};
+use serde_json::{Value, json};
+
+use crate::fixture::{Api, By, insert_lsn, is, ok, pluck, put, refused};
+
+fn ids(pages: &[Value], list: &str) -> BTreeSet<String> {
+    pages.iter().flat_map(|page| pluck(&page[list], "id")).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_snapshot_in_small_pages_holds_all_of_the_devices_rows_and_none_of_others() {
+    let api = Api::start().await;
+    let (bob, jwt) = api.web_user("bob").await;
+    let ann = api.phone(&jwt, "ann").await;
+    let ben = api.phone(&jwt, "ben").await;
+    let mut mine = BTreeSet::new();
+    for n in 0..7 {
+        mine.insert(api.message(ann.user, bob, &format!("sent {n}")).await.to_string());
+        mine.insert(api.message(bob, ann.user, &format!("received {n}")).await.to_string());
+        api.message(ben.user, bob, "secret of ben").await;
+        api.message(bob, ben.user, "secret of bob").await;
+    }
+    for limit in [1, 3, 500] {
+        let pages = api.snapshot(&ann, limit).await;
+        assert_eq!(ids(&pages, "messages"), mine, "limit {limit}");
+        assert_eq!(ids(&pages, "users").len(), 3, "limit {limit}");
+        assert!(pages.iter().all(|page| page["snapshot"] == true), "limit {limit}");
+        let text = pages.iter().map(Value::to_string).collect::<String>();
+        for hidden in [api.database.name(), &ben.token, &ben.id, "token_hash", "device_id"] {
+            assert!(!text.contains(hidden), "limit {limit} shows {hidden}");
+        }
+        // What ben said last is visible to the tenant in its user row, and nowhere else.
+        for page in &pages {
+            assert!(!page["messages"].to_string().contains("secret of"), "limit {limit}");
+        }
+        let rows = |page: &Value| {
+            page["messages"].as_array().unwrap().len() + page["users"].as_array().unwrap().len()
+        };
+        assert!(pages.iter().all(|page| rows(page) <= limit), "limit {limit}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_committed_while_the_tables_are_read_is_replayed() {
+    let api = Api::start().await;
+    let (bob, jwt) = api.web_user("bob").await;
+    let ann = api.phone(&jwt, "ann").await;
+    let first = api.message(bob, ann.user, "first").await.to_string();
+    let page = ok(api.incoming(&ann, "start", 1)).await;
+    assert_eq!(pluck(&page["messages"], "id"), [first.as_str()]);
+
+    let mine = [Bucket::User(ann.user)];
+    let edited = put("messages", json!({"id": first}), json!({"id": first, "content": "edited"}));
+    api.commit(None, &mine, &[edited]).await;
+    let later = put("messages", json!({"id": "later"}), json!({"id": "later"}));
+    api.commit(Some(&ann), &mine, &[later]).await;
+
+    let _following = api.follow().await;
+    let mut since = page["cursor"].as_str().unwrap().to_owned();
+    let mut replayed = Vec::new();
+    loop {
+        let page = ok(api.incoming(&ann, &since, 1)).await;
+        assert_eq!(page["snapshot"], true);
+        replayed.extend(page["messages"].as_array().unwrap().clone());
+        since = page["cursor"].as_str().unwrap().to_owned();
+        if page["has_more"] == false {
+            break;
+        }
+    }
+    assert_eq!(replayed, [json!({"id": first, "content": "edited"}), json!({"own": true, "id": "later"})]);
+    let page = ok(api.incoming(&ann, &since, 1)).await;
+    assert_eq!((&page["snapshot"], &page["messages"]), (&json!(false), &json!([])));
+}
+
+#[tokio::test]
+async fn a_snapshot_does_not_end_before_the_log_holds_what_its_pages_saw() {
+    let api = Api::with("api: {snapshot_wait: 300ms}").await;
+    let (_, jwt) = api.web_user("bob").await;
+    let ann = api.phone(&jwt, "ann").await;
+    let page = ok(api.incoming(&ann, "start", 500)).await;
+    assert_eq!(page["has_more"], true);
+    let mark = page["cursor"].as_str().unwrap();
+    assert_eq!(refused(api.incoming(&ann, mark, 500)).await, is(503, "SYNC_ERROR"));
+    let _following = api.follow().await;
+    let page = ok(api.incoming(&ann, mark, 500)).await;
+    assert_eq!((&page["has_more"], &page["snapshot"]), (&json!(false), &json!(true)));
+}
+
+#[tokio::test]
+async fn a_new_epoch_ends_a_snapshot_at_every_stage() {
+    let api = Api::start().await;
+    let (_, jwt) = api.web_user("bob").await;
+    let ann = api.phone(&jwt, "ann").await;
+    let tables = ok(api.incoming(&ann, "start", 1)).await;
+    let mark = ok(api.incoming(&ann, "start", 500)).await;
+    let rules = RuleSet::new(&[]).unwrap();
+    let at = insert_lsn(&api.sql).await;
+    api.log.lock().await.open(3, at, rules.hash().as_str(), Some(7)).await;
+    for page in [&tables, &mark] {
+        let since = page["cursor"].as_str().unwrap();
+        assert_eq!(refused(api.incoming(&ann, since, 1)).await, is(410, "CURSOR_EXPIRED"));
+    }
+    assert_eq!(refused(api.incoming(&ann, "start", 1)).await, is(503, "SYNC_ERROR"));
+}
+
+const TASKS: &str = "sync:
+  tables:
+    - {table: public.tasks, buckets: ['user:{owner_id}'], columns: [id, code], write: {owner: owner_id, columns: [code], version: id}}
+    - {table: public.later, buckets: [shared]}
+";
+
+#[tokio::test]
+async fn declared_tables_come_as_changes_with_their_listed_columns_only() {
+    let api = Api::with(TASKS).await;
+    let (_, jwt) = api.web_user("bob").await;
+    let ann = api.phone(&jwt, "ann").await;
+    let ben = api.phone(&jwt, "ben").await;
+    for (id, owner) in [(1, &ann), (2, &ben), (10, &ann)] {
+        let sql = "INSERT INTO tasks VALUES ($1, $2, 'x''', 'hidden')";
+        api.sql.execute(sql, &[&id, &owner.user.uuid()]).await.unwrap();
+    }
+    let pages = api.snapshot(&ann, 1).await;
+    let changes: Vec<&Value> = pages.iter().flat_map(|page| page["changes"].as_array().unwrap()).collect();
+    let rows: Vec<&Value> = changes.iter().map(|change| &change["row"]).collect();
+    // char(n) keeps its padding, as it does in the WAL.
+    assert_eq!(rows, [&json!({"id": 1, "code": "x'  "}), &json!({"id": 10, "code": "x'  "})]);
+    assert!(changes.iter().all(|c| c["table"] == "public.tasks" && c["op"] == "upsert" && c["own"] == false));
+
+    let told = ok(api.get("/api/app-instructions").by(&ann)).await;
+    let names = pluck(&told["tables"], "name");
+    assert_eq!(names, ["public.messages", "public.tasks", "public.users"]);
+    let expected = json!({
+        "name": "public.tasks", "local_name": "tasks", "list": null, "primary_key": ["id"],
+        "columns": [
+            {"name": "id", "type": "INTEGER", "nullable": false},
+            {"name": "code", "type": "TEXT", "nullable": true},
+        ],
+        "write": {"columns": ["code"]},
+    });
+    assert_eq!(told["tables"][1], expected);
+}
+
+#[tokio::test]
+async fn the_instructions_describe_the_messenger() {
+    let api = Api::start().await;
+    let (_, jwt) = api.web_user("bob").await;
+    let ann = api.phone(&jwt, "ann").await;
+    let told = ok(api.get("/api/app-instructions").by(&ann)).await;
+    assert_eq!(
+        (&told["tenant_id"], &told["base_url"]),
+        (&json!(api.tenant), &json!("http://localhost:8080"))
+    );
+    let config = json!({"batch_size": 100, "compression": true, "sync_interval_seconds": 30});
+    assert_eq!(told["sync_config"], config);
+    let [messages, users] = [0, 1].map(|index| &told["tables"][index]);
+    assert_eq!((&messages["list"], &users["list"]), (&json!("messages"), &json!("users")));
+    assert_eq!(messages["write"], json!({"columns": ["recipient_id", "content"]}));
+    assert!(pluck(&messages["columns"], "name").contains(&"status"));
+    assert!(!pluck(&users["columns"], "name").contains(&"device_id"));
+}
