@@ -15,7 +15,7 @@ use clap::{Args, Subcommand};
 pub enum DeviceCommand {
     /// Make the database a device of a user, by the URL of an enrolment QR code, and sync it
     Enroll {
-        /// The enrolment URL, <base>/api/enrollment/<token>
+        /// The enrolment URL, BASE/api/enrollment/TOKEN
         #[arg(long)]
         url: String,
         /// The name of the user whose phone this is
