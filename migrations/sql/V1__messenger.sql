@@ -75,7 +75,7 @@ CREATE TABLE public.sync_metadata (
 -- one with the greatest (created_at, id), whatever order they arrive in. Rows of users are locked in key order,
 -- so that two statements with several senders cannot deadlock. updated_at is left alone: it belongs to the
 -- user's own edits.
-CREATE FUNCTION posduif.note_new_messages() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION posduif_engine.note_new_messages() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM 1 FROM public.users u
      WHERE u.id IN (SELECT sender_id FROM fresh) ORDER BY u.id FOR NO KEY UPDATE;
@@ -92,27 +92,57 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE FUNCTION posduif.note_altered_messages() RETURNS trigger LANGUAGE plpgsql AS $$
+-- After anything but an INSERT the newest message is looked up again for every sender concerned. All of them are
+-- locked first: two deletions of one sender's newest messages must not each find the other's.
+CREATE FUNCTION posduif_engine.recompute_last_messages(senders uuid[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM 1 FROM public.users u
-     WHERE u.last_message_id IN (SELECT id FROM former) ORDER BY u.id FOR NO KEY UPDATE;
+    PERFORM 1 FROM public.users u WHERE u.id = ANY (senders) ORDER BY u.id FOR NO KEY UPDATE;
     UPDATE public.users u
        SET last_message_sent = newest.content,
            last_message_at = newest.created_at,
            last_message_id = newest.id
-      FROM (SELECT DISTINCT sender_id FROM former) senders
+      FROM unnest(senders) AS sender (id)
       LEFT JOIN LATERAL (SELECT m.id, m.content, m.created_at FROM public.messages m
-                          WHERE m.sender_id = senders.sender_id
+                          WHERE m.sender_id = sender.id
                           ORDER BY m.created_at DESC, m.id DESC LIMIT 1) newest ON true
-     WHERE u.id = senders.sender_id
-       AND u.last_message_id IN (SELECT id FROM former)
-       AND (u.last_message_sent, u.last_message_id) IS DISTINCT FROM (newest.content, newest.id);
+     WHERE u.id = sender.id
+       AND (u.last_message_sent, u.last_message_at, u.last_message_id)
+           IS DISTINCT FROM (newest.content, newest.created_at, newest.id);
+END $$;
+
+CREATE FUNCTION posduif_engine.note_edited_messages() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    senders uuid[];
+BEGIN
+    -- Confirmations and reads change nothing of this; they are most of the updates.
+    SELECT array_agg(DISTINCT s.id) FILTER (WHERE s.id IS NOT NULL) INTO senders
+      FROM former o FULL JOIN fresh n USING (id)
+     CROSS JOIN LATERAL (VALUES (o.sender_id), (n.sender_id)) s (id)
+     WHERE (o.sender_id, o.content, o.created_at) IS DISTINCT FROM (n.sender_id, n.content, n.created_at);
+    IF senders IS NOT NULL THEN
+        PERFORM posduif_engine.recompute_last_messages(senders);
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION posduif_engine.note_deleted_messages() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM posduif_engine.recompute_last_messages(array_agg(DISTINCT sender_id)) FROM former;
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION posduif_engine.note_truncated_messages() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM posduif_engine.recompute_last_messages(array_agg(id)) FROM public.users WHERE last_message_id IS NOT NULL;
     RETURN NULL;
 END $$;
 
 CREATE TRIGGER posduif_new_messages AFTER INSERT ON public.messages
-    REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION posduif.note_new_messages();
+    REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION posduif_engine.note_new_messages();
 CREATE TRIGGER posduif_edited_messages AFTER UPDATE ON public.messages
-    REFERENCING OLD TABLE AS former FOR EACH STATEMENT EXECUTE FUNCTION posduif.note_altered_messages();
+    REFERENCING OLD TABLE AS former NEW TABLE AS fresh
+    FOR EACH STATEMENT EXECUTE FUNCTION posduif_engine.note_edited_messages();
 CREATE TRIGGER posduif_deleted_messages AFTER DELETE ON public.messages
-    REFERENCING OLD TABLE AS former FOR EACH STATEMENT EXECUTE FUNCTION posduif.note_altered_messages();
+    REFERENCING OLD TABLE AS former FOR EACH STATEMENT EXECUTE FUNCTION posduif_engine.note_deleted_messages();
+CREATE TRIGGER posduif_truncated_messages AFTER TRUNCATE ON public.messages
+    FOR EACH STATEMENT EXECUTE FUNCTION posduif_engine.note_truncated_messages();

@@ -72,7 +72,7 @@ async fn matches(
         .map(|row| row.get(0))
         .collect();
     let mut wanted: Vec<String> =
-        tables.iter().map(TableName::to_string).chain(["posduif.heartbeat".to_owned()]).collect();
+        tables.iter().map(TableName::to_string).chain(["posduif_engine.heartbeat".to_owned()]).collect();
     found.sort();
     wanted.sort();
     Ok(options && found == wanted)

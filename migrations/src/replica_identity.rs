@@ -20,7 +20,7 @@ pub(crate) async fn prepare(
         let table = &declaration.table;
         let found = client
             .query_opt(
-                "SELECT c.relkind IN ('r', 'p'), c.relreplident::text,
+                "SELECT c.relkind::text, c.relreplident::text,
                         EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary),
                         EXISTS (SELECT FROM pg_attribute a
                                  WHERE a.attrelid = c.oid AND a.attgenerated = 'v' AND NOT a.attisdropped)
@@ -35,10 +35,12 @@ pub(crate) async fn prepare(
             ));
             continue;
         };
-        let (is_table, identity): (bool, String) = (row.get(0), row.get(1));
+        let (kind, identity): (String, String) = (row.get(0), row.get(1));
         let (has_key, has_virtual): (bool, bool) = (row.get(2), row.get(3));
-        let obstacle = match (is_table, has_key, has_virtual) {
-            (false, ..) => Some("is not a table"),
+        let obstacle = match (kind.as_str(), has_key, has_virtual) {
+            // Its partitions have replica identities of their own, and later ones would come without.
+            ("p", ..) => Some("is partitioned, which cannot be synced yet"),
+            (kind, ..) if kind != "r" => Some("is not a table"),
             (_, false, _) => Some("has no primary key; add one, devices address rows by it"),
             (.., true) => {
                 Some("has a virtual generated column, which makes its own UPDATEs fail; make it STORED")
@@ -59,6 +61,6 @@ pub(crate) async fn prepare(
 
 /// A list of tables as SQL.
 pub(crate) fn sql_list(tables: &[TableName]) -> String {
-    let heartbeat = format!("{}.{}", quote_identifier("posduif"), quote_identifier("heartbeat"));
+    let heartbeat = format!("{}.{}", quote_identifier("posduif_engine"), quote_identifier("heartbeat"));
     tables.iter().map(TableName::to_sql).chain([heartbeat]).collect::<Vec<_>>().join(", ")
 }

@@ -28,9 +28,9 @@ pub(crate) async fn check_server(client: &Client) -> Result<(), MigrationError> 
 
 /// Runs the migrations that this database has not seen, each in a transaction, and returns their names.
 pub(crate) async fn apply(client: &mut Client) -> Result<Vec<String>, MigrationError> {
-    client.batch_execute("CREATE SCHEMA IF NOT EXISTS posduif").await?;
+    client.batch_execute("CREATE SCHEMA IF NOT EXISTS posduif_engine").await?;
     let report = embedded::migrations::runner()
-        .set_migration_table_name("posduif.schema_history")
+        .set_migration_table_name("posduif_engine.schema_history")
         .run_async(client)
         .await?;
     Ok(report.applied_migrations().iter().map(ToString::to_string).collect())

@@ -6,6 +6,7 @@ use posduif_model::{
     TableName,
     rule::{BucketTemplate, RuleSet, TableDeclaration},
 };
+use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
 /// A declaration that the tenant's database cannot serve; an operator must act.
@@ -24,9 +25,10 @@ pub enum CatalogError {
 }
 
 /// What is known of the declared tables.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Catalog {
     keys: HashMap<TableName, Vec<String>>,
+    fingerprint: String,
 }
 
 impl Catalog {
@@ -35,15 +37,26 @@ impl Catalog {
         self.keys.get(table).map(Vec::as_slice)
     }
 
+    /// A hash of everything that can change what devices hold without a message in the WAL: which tables are
+    /// published since when, and the identity, key and sent columns of each.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
     /// Checks the server, the publication and every declared table.
     pub async fn load(client: &Client, rules: &RuleSet, publication: &str) -> Result<Self, CatalogError> {
         check_server(client, publication).await?;
-        let mut catalog = Catalog::default();
+        let (mut keys, mut digest) = (HashMap::new(), Sha256::new());
         for declaration in rules.tables() {
-            let key = check_table(client, declaration, publication).await?;
-            catalog.keys.insert(declaration.table.clone(), key);
+            let checked = check_table(client, declaration, publication).await?;
+            for part in [declaration.table.to_string(), checked.identity] {
+                digest.update(part);
+                digest.update([0]);
+            }
+            keys.insert(declaration.table.clone(), checked.key);
         }
-        Ok(catalog)
+        let fingerprint = digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        Ok(Catalog { keys, fingerprint })
     }
 }
 
@@ -68,13 +81,13 @@ async fn check_server(client: &Client, publication: &str) -> Result<(), CatalogE
     Ok(())
 }
 
-/// Columns by number and the state of one table, in one round trip.
+/// One declared table: its state, and names of its columns, key, index and out-of-line columns.
 const TABLE: &str = "
-SELECT c.relreplident::text,
-       EXISTS (SELECT FROM pg_publication_tables p
-                WHERE p.pubname = $3 AND p.schemaname = $1 AND p.tablename = $2),
+SELECT c.relkind::text, c.relreplident::text,
+       (SELECT p.oid || ' ' || r.oid FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
+         WHERE p.pubname = $3 AND r.prrelid = c.oid),
        ARRAY(SELECT a.attname::text FROM pg_attribute a
-              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
        ARRAY(SELECT a.attname::text
                FROM pg_index i CROSS JOIN unnest(i.indkey) WITH ORDINALITY k (attnum, place)
                JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
@@ -82,26 +95,48 @@ SELECT c.relreplident::text,
        ARRAY(SELECT a.attname::text
                FROM pg_index i CROSS JOIN unnest(i.indkey) k (attnum)
                JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-              WHERE i.indrelid = c.oid AND i.indisreplident)
+              WHERE i.indrelid = c.oid AND i.indisreplident),
+       ARRAY(SELECT a.attname::text FROM pg_attribute a
+              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attstorage <> 'p'),
+       c.oid::text,
+       ARRAY(SELECT a.attname || ' ' || a.atttypid || ' ' || a.atttypmod FROM pg_attribute a
+              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                AND ($4::text[] IS NULL OR a.attname = ANY ($4)) ORDER BY a.attnum)
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')";
+ WHERE n.nspname = $1 AND c.relname = $2";
+
+/// A table that can be synced.
+struct CheckedTable {
+    key: Vec<String>,
+    identity: String,
+}
 
 async fn check_table(
     client: &Client,
     declaration: &TableDeclaration,
     publication: &str,
-) -> Result<Vec<String>, CatalogError> {
+) -> Result<CheckedTable, CatalogError> {
     let table = &declaration.table;
     let fault = |problem: String| CatalogError::Table { table: table.clone(), problem };
     let row = client
-        .query_opt(TABLE, &[&table.schema(), &table.name(), &publication])
+        .query_opt(TABLE, &[&table.schema(), &table.name(), &publication, &declaration.columns])
         .await?
         .ok_or_else(|| fault("does not exist; create it and run posduif migrate".to_owned()))?;
-    let (identity, published): (String, bool) = (row.get(0), row.get(1));
-    let (columns, key, index): (Vec<String>, Vec<String>, Vec<String>) = (row.get(2), row.get(3), row.get(4));
-    if !published {
-        return Err(fault(format!("is not in publication {publication}; run posduif migrate")));
+    let (kind, identity): (String, String) = (row.get(0), row.get(1));
+    let (columns, key, index): (Vec<String>, Vec<String>, Vec<String>) = (row.get(3), row.get(4), row.get(5));
+    let (out_of_line, oid, sent): (Vec<String>, String, Vec<String>) = (row.get(6), row.get(7), row.get(8));
+    match kind.as_str() {
+        "r" => {}
+        "p" => {
+            return Err(fault(
+                "is partitioned, which cannot be synced yet; take it out of sync.tables".to_owned(),
+            ));
+        }
+        _ => return Err(fault("is not a table".to_owned())),
     }
+    let Some(published) = row.get::<_, Option<String>>(2) else {
+        return Err(fault(format!("is not in publication {publication}; run posduif migrate")));
+    };
     if key.is_empty() {
         return Err(fault(format!(
             "has no primary key; run ALTER TABLE {} ADD PRIMARY KEY (…)",
@@ -112,8 +147,8 @@ async fn check_table(
         BucketTemplate::Shared => None,
         BucketTemplate::User { column } => Some(column),
     });
-    let listed = declaration.columns.iter().flatten();
-    for column in listed.chain(routed.clone()) {
+    let listed = declaration.columns.as_deref().unwrap_or(&columns);
+    for column in listed.iter().chain(routed.clone()) {
         if !columns.contains(column) {
             return Err(fault(format!("has no column {column}")));
         }
@@ -121,12 +156,18 @@ async fn check_table(
     let covered = |column: &String| index.contains(column);
     let keeps_old_rows = match identity.as_str() {
         "f" => true,
-        "i" => key.iter().all(covered) && routed.clone().all(covered),
+        // An update that leaves a large value alone sends it only with the old row.
+        "i" => {
+            key.iter().all(covered)
+                && routed.clone().all(covered)
+                && !listed.iter().any(|column| out_of_line.contains(column))
+        }
         _ => false,
     };
     if !keeps_old_rows {
         let fix = format!("ALTER TABLE {} REPLICA IDENTITY FULL", table.to_sql());
-        return Err(fault(format!("does not keep its old rows; run {fix}, or posduif migrate")));
+        return Err(fault(format!("does not keep enough of its old rows; run {fix}")));
     }
-    Ok(key)
+    let identity = format!("{oid} {published} {identity} {} {}", key.join(","), sent.join(","));
+    Ok(CheckedTable { key, identity })
 }

@@ -24,6 +24,8 @@ pub struct Evidence<'a> {
     /// Whether PostgreSQL still has the newest heartbeat row that the log knows.
     pub heartbeat_found: bool,
     pub rules: &'a RulesHash,
+    /// The fingerprint of publication and tables.
+    pub tables: &'a str,
 }
 
 /// Why positions of the log so far cannot be compared with new ones.
@@ -43,7 +45,11 @@ pub enum Reason {
     HeartbeatLost,
     /// The commit log lacks what its watermark says.
     CommitsLost,
+    /// An earlier session found that the log cannot be continued.
+    Broken(String),
     RulesChanged,
+    /// A table or the publication was altered: rows may have changed without a message.
+    TablesChanged,
 }
 
 impl Reason {
@@ -51,6 +57,7 @@ impl Reason {
     pub fn describe(&self) -> (&'static str, String) {
         let (word, sentence) = match self {
             Reason::NewSlot(why) => return ("new_slot", format!("the replication slot was created ({why})")),
+            Reason::Broken(why) => return ("broken", format!("the log could not be continued: {why}")),
             Reason::LogMissing => ("log_missing", "Redis has no log for this tenant"),
             Reason::NotRegistered => ("not_registered", "database and log name different epochs"),
             Reason::OtherSystem => ("other_system", "the database lives in another PostgreSQL cluster now"),
@@ -59,6 +66,7 @@ impl Reason {
             Reason::ServerBehindLog => ("server_behind_log", "PostgreSQL lost changes that the log has"),
             Reason::HeartbeatLost => ("heartbeat_lost", "PostgreSQL's disk went back to an earlier state"),
             Reason::CommitsLost => ("commits_lost", "the commit log ends below its watermark"),
+            Reason::TablesChanged => ("tables_changed", "a synced table or the publication was altered"),
             Reason::RulesChanged => ("rules_changed", "sync.tables changed what devices see"),
         };
         (word, sentence.to_owned())
@@ -73,21 +81,24 @@ pub fn verdict(found: &Evidence<'_>) -> Option<Reason> {
     let Some(log) = found.log else {
         return Some(Reason::LogMissing);
     };
-    let end = log.watermark.end;
+    // Entries above the watermark count too: they were decoded, so they were in the WAL of the server they came from.
+    let lacks = |reach: Lsn| reach < log.watermark.end || reach <= log.top;
     let newest = found.newest_commit.unwrap_or(log.base);
-    let forked = log.timeline != found.timeline && found.left_log_timeline.is_none_or(|left| left < end);
+    let forked = log.timeline != found.timeline && found.left_log_timeline.is_none_or(lacks);
     [
         (found.registered != Some(log.epoch), Reason::NotRegistered),
         (log.system != found.system, Reason::OtherSystem),
         (forked, Reason::TimelineForked),
-        (end < found.confirmed, Reason::LogBehindSlot),
-        (found.flushed < end, Reason::ServerBehindLog),
+        (log.watermark.end < found.confirmed, Reason::LogBehindSlot),
+        (lacks(found.flushed), Reason::ServerBehindLog),
         (log.heartbeat.is_some() && !found.heartbeat_found, Reason::HeartbeatLost),
         (newest < log.watermark.commit, Reason::CommitsLost),
         (log.rules != *found.rules, Reason::RulesChanged),
+        (log.tables != found.tables, Reason::TablesChanged),
     ]
     .into_iter()
     .find_map(|(broken, reason)| broken.then_some(reason))
+    .or_else(|| log.broken.clone().map(Reason::Broken))
 }
 
 #[cfg(test)]
@@ -102,6 +113,9 @@ mod tests {
             base: Lsn::new(100),
             watermark: Watermark { commit: Lsn::new(200), end: Lsn::new(210) },
             floor: Lsn::new(100),
+            top: Lsn::new(220),
+            broken: None,
+            tables: String::new(),
             rules: RulesHash::from_stored("r"),
             unready_below: None,
             heartbeat: Some(Heartbeat { sequence: 1, nonce: 2 }),
@@ -126,6 +140,7 @@ mod tests {
             newest_commit: Some(Lsn::new(220)),
             heartbeat_found: true,
             rules: &rules,
+            tables: "",
         };
         spoil(&mut log, &mut found);
         let found = Evidence { log: Some(&log), ..found };
@@ -145,7 +160,9 @@ mod tests {
         assert_eq!(judged(|_, f| f.registered = None), Some(Reason::NotRegistered));
         assert_eq!(judged(|_, f| f.system = "other"), Some(Reason::OtherSystem));
         assert_eq!(judged(|_, f| f.confirmed = Lsn::new(211)), Some(Reason::LogBehindSlot));
-        assert_eq!(judged(|_, f| f.flushed = Lsn::new(209)), Some(Reason::ServerBehindLog));
+        assert_eq!(judged(|_, f| f.flushed = Lsn::new(220)), Some(Reason::ServerBehindLog));
+        assert_eq!(judged(|_, f| f.tables = "altered"), Some(Reason::TablesChanged));
+        assert_eq!(judged(|log, _| log.broken = Some("why".into())), Some(Reason::Broken("why".into())));
         assert_eq!(judged(|_, f| f.heartbeat_found = false), Some(Reason::HeartbeatLost));
         assert_eq!(judged(|_, f| f.newest_commit = Some(Lsn::new(199))), Some(Reason::CommitsLost));
         assert_eq!(judged(|_, f| f.newest_commit = None), Some(Reason::CommitsLost));
@@ -160,7 +177,9 @@ mod tests {
                 found.left_log_timeline = left.map(Lsn::new);
             })
         };
-        assert_eq!(promoted(Some(210)), None);
+        assert_eq!(promoted(Some(221)), None);
+        // The watermark is reached, but a stored commit above it is not: it never happened.
+        assert_eq!(promoted(Some(220)), Some(Reason::TimelineForked));
         assert_eq!(promoted(Some(209)), Some(Reason::TimelineForked));
         assert_eq!(promoted(None), Some(Reason::TimelineForked));
     }
@@ -180,6 +199,7 @@ mod tests {
             newest_commit: None,
             heartbeat_found: true,
             rules: &rules,
+            tables: "",
         };
         assert_eq!(verdict(&found), Some(Reason::LogMissing));
     }

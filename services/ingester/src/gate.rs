@@ -9,11 +9,12 @@ use posduif_changelog::{Heartbeat, LogError, LogWriter, Watermark};
 use posduif_model::{Epoch, Lsn};
 use tokio::{
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_postgres::Client;
 
 use crate::{
+    health::Health,
     metrics::IngesterMetrics,
     progress::Progress,
     visibility::{InvalidSnapshot, Snapshot},
@@ -37,6 +38,8 @@ pub enum GateError {
     Snapshot(#[from] InvalidSnapshot),
     #[error(transparent)]
     Log(#[from] LogError),
+    #[error("PostgreSQL did not say within {} s what is visible", PATIENCE.as_secs())]
+    Silent,
     #[error("the pipeline is gone")]
     Abandoned,
 }
@@ -56,6 +59,7 @@ pub struct Gate {
     pub confirmed_heartbeat: watch::Sender<i64>,
     pub metrics: IngesterMetrics,
     pub tenant: String,
+    pub health: Health,
 }
 
 /// How often what is old enough is confirmed, and how often an unready epoch is looked at.
@@ -65,6 +69,10 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// Commits taken from the queue at once.
 const MOST_AT_ONCE: usize = 10_000;
+/// Commits that wait to become visible; with more the pipeline stops, and with it the server.
+const MOST_WAITING: usize = 100_000;
+/// The longest that PostgreSQL may take to say what is visible.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 impl Gate {
     /// Runs until the pipeline ends or an error does.
@@ -76,7 +84,7 @@ impl Gate {
         let mut pause = SHORTEST_PAUSE;
         loop {
             tokio::select! {
-                got = receive(&mut stored, &mut self.waiting) => {
+                got = receive(&mut stored, &mut self.waiting), if self.waiting.len() < MOST_WAITING => {
                     if got == 0 {
                         return Err(GateError::Abandoned);
                     }
@@ -85,6 +93,7 @@ impl Gate {
                 () = sleep(pause), if !self.waiting.is_empty() => pause = (pause * 2).min(LONGEST_PAUSE),
                 _ = timer.tick() => {
                     self.confirm();
+                    self.health.look(Instant::now());
                     if self.unready_below.is_none() {
                         continue;
                     }
@@ -100,7 +109,8 @@ impl Gate {
     }
 
     async fn snapshot(&self) -> Result<Snapshot, GateError> {
-        let row = self.client.query_one("SELECT pg_current_snapshot()::text", &[]).await?;
+        let ask = self.client.query_one("SELECT pg_current_snapshot()::text", &[]);
+        let row = timeout(PATIENCE, ask).await.map_err(|_| GateError::Silent)??;
         Ok(row.get::<_, String>(0).parse()?)
     }
 
@@ -125,6 +135,7 @@ impl Gate {
         }
         self.writer.publish(&self.epoch, next, beat).await?;
         self.watermark = next;
+        self.health.moved(Instant::now());
         self.progress.published(Instant::now(), next.end, beat.map(|beat| beat.sequence));
         self.metrics.watermark.with_label_values(&[&self.tenant]).set(next.end.get().cast_signed());
         Ok(())

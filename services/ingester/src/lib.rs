@@ -13,9 +13,11 @@ pub mod visibility;
 pub mod wal;
 
 pub mod epoch;
+pub mod health;
 pub mod progress;
 
 pub mod gate;
+pub mod guard;
 pub mod heartbeat;
 pub mod pipeline;
 pub mod session;
@@ -42,8 +44,9 @@ pub fn start(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<()> {
             wal: config.sync.wal.clone(),
             rules: rules.clone(),
             metrics: counted.clone(),
+            readiness: readiness.clone(),
         };
-        let serve = tenant::serve(session, readiness.clone(), lifecycle.shutdown_token());
+        let serve = tenant::serve(session, lifecycle.shutdown_token());
         lifecycle.spawn(format!("tenant {}", tenant.id), serve);
     }
     let shutdown = lifecycle.shutdown_token();

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::{self, error::TryRecvError};
 use crate::{
     gate::Stored,
     metrics::IngesterMetrics,
-    transaction::{Assembler, StreamError},
+    transaction::{Assembler, Finished, StreamError},
     wal::WalEvent,
 };
 
@@ -63,7 +63,7 @@ impl Pipeline {
             };
             match event {
                 WalEvent::Data(payload) => {
-                    if let Some(transaction) = self.assembler.follow(&payload.bytes, &mut self.batch)? {
+                    if let Some(transaction) = self.follow(&payload.bytes).await? {
                         self.metrics.commits.with_label_values(&[&self.tenant]).inc();
                         self.metrics.changes.with_label_values(&[&self.tenant]).inc_by(transaction.changes);
                         finished.push(Stored::Commit {
@@ -85,10 +85,26 @@ impl Pipeline {
         }
     }
 
+    /// Follows one message. A row that cannot be synced will come again at every attempt: the log ends here and the
+    /// next one begins after it, with snapshots, once the table is in order.
+    async fn follow(&mut self, bytes: &[u8]) -> Result<Option<Finished>, PipelineError> {
+        match self.assembler.follow(bytes, &mut self.batch) {
+            Ok(finished) => Ok(finished),
+            Err(error) => {
+                if let StreamError::Row { .. } | StreamError::Table { .. } = error {
+                    self.writer.give_up(&self.batch.epoch(), &error.to_string()).await?;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
     /// Stores the batch, then tells the gate which transactions are complete.
     async fn store(&mut self, finished: &mut Vec<Stored>) -> Result<(), PipelineError> {
         if !self.batch.is_empty() {
-            let guard = Batch::guard(self.stored, self.assembler.first_new());
+            // Once that transaction is stored whole, an id that exists already is an error again.
+            let retried = self.assembler.first_new().filter(|commit| *commit > self.stored);
+            let guard = Batch::guard(self.stored, retried);
             self.writer.append(&self.batch, guard).await?;
             self.batch.clear();
         }

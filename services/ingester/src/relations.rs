@@ -5,11 +5,14 @@ use std::collections::HashMap;
 use posduif_model::{
     TableName,
     row::{Projection, RowError},
-    rule::{BucketTemplate, RuleSet},
+    rule::{BucketTemplate, RuleSet, TableDeclaration},
     table::Column,
 };
 
-use crate::{catalog::Catalog, decode::Relation};
+use crate::{
+    catalog::Catalog,
+    decode::{Identity, Relation},
+};
 
 /// What is done with the rows of a table.
 #[derive(Clone, Debug)]
@@ -22,6 +25,11 @@ pub enum Plan {
     },
     /// In the publication, but not declared.
     Ignored,
+    /// Declared, but its rows cannot be routed as they come; the sentence says why.
+    Broken {
+        table: TableName,
+        problem: String,
+    },
 }
 
 /// How rows of a declared table are encoded and where they go.
@@ -47,19 +55,18 @@ pub struct Relations {
 }
 
 /// The name of the heartbeat's table.
-const HEARTBEAT: (&str, &str) = ("posduif", "heartbeat");
+const HEARTBEAT: (&str, &str) = ("posduif_engine", "heartbeat");
 
 impl Relations {
     /// Plans for the table that a Relation message describes; a later message replaces an earlier one.
-    pub fn describe(
-        &mut self,
-        relation: &Relation,
-        rules: &RuleSet,
-        catalog: &Catalog,
-    ) -> Result<(), RowError> {
-        let plan = plan(relation, rules, catalog)?;
+    ///
+    /// A shape that cannot be routed matters only when a row comes that is not in the log yet.
+    pub fn describe(&mut self, relation: &Relation, rules: &RuleSet, catalog: &Catalog) {
+        let plan = plan(relation, rules, catalog).unwrap_or_else(|error| Plan::Broken {
+            table: relation.table.clone(),
+            problem: error.to_string(),
+        });
         self.plans.insert(relation.oid, plan);
-        Ok(())
     }
 
     /// The plan for a relation; the stream describes each one before its first row.
@@ -85,6 +92,10 @@ fn plan(relation: &Relation, rules: &RuleSet, catalog: &Catalog) -> Result<Plan,
         .map(|column| Column { name: column.name.clone(), type_oid: column.type_oid, nullable: true })
         .collect();
     let key = catalog.key(&relation.table).unwrap_or_default();
+    if !keeps_old_rows(relation, declaration, key) {
+        let problem = "it no longer keeps its old rows; run ALTER TABLE … REPLICA IDENTITY FULL".to_owned();
+        return Ok(Plan::Broken { table: relation.table.clone(), problem });
+    }
     let buckets = declaration.buckets.iter().map(|bucket| match bucket {
         BucketTemplate::Shared => Ok(BucketSource::Shared),
         BucketTemplate::User { column } => place(column).map(BucketSource::User),
@@ -94,4 +105,18 @@ fn plan(relation: &Relation, rules: &RuleSet, catalog: &Catalog) -> Result<Plan,
         projection: Projection::new(&columns, key, declaration.columns.as_deref())?,
         buckets: buckets.collect::<Result<_, _>>()?,
     }))
+}
+
+/// The identity can be changed at any time, and then deletes and moves would come without their buckets.
+fn keeps_old_rows(relation: &Relation, declaration: &TableDeclaration, key: &[String]) -> bool {
+    let in_identity = |name: &String| relation.columns.iter().any(|c| c.identity && c.name == *name);
+    let routed = declaration.buckets.iter().all(|bucket| match bucket {
+        BucketTemplate::Shared => true,
+        BucketTemplate::User { column } => in_identity(column),
+    });
+    match relation.identity {
+        Identity::Full => true,
+        Identity::Index => routed && key.iter().all(in_identity),
+        Identity::Default | Identity::Nothing => false,
+    }
 }

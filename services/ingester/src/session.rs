@@ -13,17 +13,20 @@ use posduif_model::{Epoch, Lsn, rule::RuleSet};
 use posduif_runtime::{
     config::{RedisConfig, TenantConfig, WalConfig},
     postgres::{self, ConnectError, PINNED_OPTIONS, TlsError},
+    readiness::Readiness,
 };
 use tokio::{
     sync::{Notify, mpsc, watch},
-    task::JoinSet,
-    time::timeout,
+    task::{JoinError, JoinSet},
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_postgres::Client;
 
 use crate::{
     catalog::{Catalog, CatalogError},
     gate::{Gate, GateError, Stored},
+    guard::{APPLICATION, Guard, GuardError},
+    health::Health,
     heartbeat,
     metrics::IngesterMetrics,
     pipeline::{Limits, Pipeline, PipelineError},
@@ -51,9 +54,11 @@ pub enum SessionError {
     Gate(#[from] GateError),
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
+    #[error(transparent)]
+    Guard(#[from] GuardError),
     #[error("replication slot {0} belongs to another database or plugin; set sync.wal.slot_name")]
     ForeignSlot(String),
-    #[error("PostgreSQL accepted a connection and then said nothing for {} s", CONNECT_DEADLINE.as_secs())]
+    #[error("PostgreSQL did not answer within {} s", PATIENCE.as_secs())]
     Silent,
     #[error("the connection to PostgreSQL was closed")]
     Closed,
@@ -69,26 +74,34 @@ pub struct Session {
     pub wal: WalConfig,
     pub rules: RuleSet,
     pub metrics: IngesterMetrics,
+    /// Where the tenant says whether it is ready, under its id.
+    pub readiness: Readiness,
 }
 
 /// Messages that may wait between the parts; payload bytes have a budget of their own.
 const QUEUE: usize = 4_096;
+/// The longest a question to PostgreSQL may take that should be answered at once.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+/// The server ends a walsender whose client is silent for this long; a successor need not wait longer.
+const WAL_SENDER_TIMEOUT: &str = "-c wal_sender_timeout=15s";
 /// Commits read at once when a predecessor left some unpublished.
 const COMMITS_AT_ONCE: usize = 1_000;
-const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
-const APPLICATION: &str = "posduif-ingester";
 
 impl Session {
-    /// Takes the tenant over and follows its WAL; calls `started` once changes flow.
+    /// Takes the tenant over and follows its WAL; says that it is ready once changes flow.
     ///
     /// # Errors
     /// It ends only with an error. Whatever part fails, all of them are dropped and their connections closed at
     /// once: a walsender whose client stayed would block a fast shutdown of PostgreSQL for ever.
-    pub async fn run(&self, started: impl FnOnce()) -> Result<(), SessionError> {
+    pub async fn run(&self) -> Result<(), SessionError> {
         let mut parts: JoinSet<Result<(), SessionError>> = JoinSet::new();
         let sql = self.sql(&mut parts).await?;
         let catalog = Catalog::load(&sql, &self.rules, &self.wal.publication).await?;
-        let taken = takeover::take_over(self, &sql).await?;
+        // Should the ordinary connection end meanwhile, so does the attempt.
+        let taken = tokio::select! {
+            taken = takeover::take_over(self, &sql, &catalog) => taken?,
+            ended = parts.join_next() => return Err(reason(ended)),
+        };
 
         let epoch = taken.state.epoch;
         let (events, events_in) = mpsc::channel(QUEUE);
@@ -106,8 +119,7 @@ impl Session {
         parts.spawn(async move { Ok(wal::receive(reader, events, answer_now).await?) });
         parts.spawn(async move { Ok(wal::report(writer, feedback).await?) });
         let beat_client = self.sql(&mut parts).await?;
-        let every = self.wal.heartbeat_interval;
-        parts.spawn(async move { Ok(heartbeat::beat(beat_client, every, beats_in).await?) });
+        parts.spawn(keep_watch(beat_client, taken.guard, self.wal.heartbeat_interval, beats_in));
 
         let tenant = self.tenant.id.to_string();
         let mut gate_writer = self.writer(taken.token).await?;
@@ -124,6 +136,7 @@ impl Session {
             confirmed_heartbeat: beats,
             metrics: self.metrics.clone(),
             tenant: tenant.clone(),
+            health: Health::new(self.readiness.clone(), tenant.clone(), 3 * self.wal.heartbeat_interval),
         };
         parts.spawn(async move { Ok(gate.run(stored_in).await?) });
         let pipeline = Pipeline {
@@ -137,12 +150,8 @@ impl Session {
             tenant,
         };
         parts.spawn(async move { Ok(pipeline.run(events_in).await?) });
-        started();
-        match parts.join_next().await {
-            Some(Ok(Err(error))) => Err(error),
-            Some(Ok(Ok(()))) | None => Err(SessionError::Closed),
-            Some(Err(_)) => Err(SessionError::Panicked),
-        }
+        self.readiness.ready(self.tenant.id.to_string());
+        Err(reason(parts.join_next().await))
     }
 
     /// An ordinary connection whose end ends the session.
@@ -152,19 +161,48 @@ impl Session {
             driver.await?;
             Err(SessionError::Closed)
         });
+        // With a synchronous standby missing, the ingester's own small writes must not wait for it.
+        client.batch_execute("SET synchronous_commit = local").await?;
         Ok(client)
     }
 
     async fn replication(&self) -> Result<ReplicationConnection, SessionError> {
         let tls = postgres::make_tls(&self.tenant)?;
         let config = postgres::tokio_postgres_config(&self.tenant);
-        let open = ReplicationConnection::open(&config, tls, APPLICATION, PINNED_OPTIONS);
-        timeout(CONNECT_DEADLINE, open).await.map_err(|_| SessionError::Silent)?.map_err(SessionError::from)
+        let options = format!("{PINNED_OPTIONS} {WAL_SENDER_TIMEOUT}");
+        let open = ReplicationConnection::open(&config, tls, APPLICATION, &options);
+        timeout(PATIENCE, open).await.map_err(|_| SessionError::Silent)?.map_err(SessionError::from)
     }
 
     async fn writer(&self, token: i64) -> Result<LogWriter, SessionError> {
         let connection = connect_redis::connect(self.redis.url.expose(), self.redis.response_timeout).await?;
         Ok(LogWriter::claim(connection, &self.tenant.id, token).await?)
+    }
+}
+
+/// How the first part that ended did.
+fn reason(ended: Option<Result<Result<(), SessionError>, JoinError>>) -> SessionError {
+    match ended {
+        Some(Ok(Err(error))) => error,
+        Some(Ok(Ok(()))) | None => SessionError::Closed,
+        Some(Err(_)) => SessionError::Panicked,
+    }
+}
+
+/// Beats and checks until something no longer holds.
+async fn keep_watch(
+    client: Client,
+    guard: Guard,
+    every: Duration,
+    confirmed: watch::Receiver<i64>,
+) -> Result<(), SessionError> {
+    let mut timer = interval(every);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        timer.tick().await;
+        let oldest = *confirmed.borrow();
+        timeout(PATIENCE, heartbeat::beat(&client, oldest)).await.map_err(|_| SessionError::Silent)??;
+        timeout(PATIENCE, guard.check(&client)).await.map_err(|_| SessionError::Silent)??;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use posduif_runtime::{backoff::Backoff, readiness::Readiness};
+use posduif_runtime::backoff::Backoff;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -15,26 +15,22 @@ const LONGEST: Duration = Duration::from_secs(5);
 const STABLE: Duration = Duration::from_secs(30);
 
 /// Keeps the tenant's log up to date until the process drains.
-pub async fn serve(
-    session: Session,
-    readiness: Readiness,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
+pub async fn serve(session: Session, shutdown: CancellationToken) -> anyhow::Result<()> {
     let tenant = session.tenant.id.clone();
     let component = tenant.to_string();
-    readiness.not_ready(&component, "starting");
+    session.readiness.not_ready(&component, "starting");
     let mut backoff = Backoff::new(SHORTEST, LONGEST);
     loop {
         let begun = Instant::now();
         let error = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            ended = session.run(|| readiness.ready(&component)) => match ended {
+            ended = session.run() => match ended {
                 Ok(()) => continue,
                 Err(error) => anyhow::Error::new(error),
             },
         };
         let reason = format!("{error:#}");
-        readiness.not_ready(&component, &reason);
+        session.readiness.not_ready(&component, &reason);
         session.metrics.failures.with_label_values(&[tenant.as_str()]).inc();
         if begun.elapsed() >= STABLE {
             backoff.reset();

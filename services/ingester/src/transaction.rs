@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use posduif_changelog::{Batch, CommitRecord, Heartbeat};
-use posduif_model::{Bucket, DeviceId, Lsn, Position, row::RowError, rule::RuleSet, value::Datum};
+use posduif_model::{Bucket, DeviceId, Lsn, Position, TableName, row::RowError, rule::RuleSet, value::Datum};
 
 use crate::{
     catalog::Catalog,
@@ -18,7 +18,9 @@ pub enum StreamError {
     #[error("a replication message cannot be decoded: {0}")]
     Decode(#[from] DecodeError),
     #[error("a row of {table} cannot be synced: {source}")]
-    Row { table: String, source: RowError },
+    Row { table: TableName, source: RowError },
+    #[error("rows of {table} cannot be synced: {problem}")]
+    Table { table: TableName, problem: String },
     #[error("replication messages came out of order: {0}")]
     Order(&'static str),
 }
@@ -80,10 +82,7 @@ impl Assembler {
         match decode(bytes)? {
             Message::Begin(begin) => self.begin(begin)?,
             Message::Commit(commit) => return self.commit(commit, batch),
-            Message::Relation(relation) => self
-                .relations
-                .describe(&relation, &self.rules, &self.catalog)
-                .map_err(|source| StreamError::Row { table: relation.table.to_string(), source })?,
+            Message::Relation(relation) => self.relations.describe(&relation, &self.rules, &self.catalog),
             Message::Message(message) if message.transactional && message.prefix == ORIGIN => {
                 let device = std::str::from_utf8(message.content).ok().and_then(|text| text.parse().ok());
                 self.open()?.origin = device;
@@ -139,8 +138,8 @@ impl Assembler {
         open.ordinal += 1;
         match plan {
             Plan::Synced(table) if !open.known => {
-                let routed = route(table)
-                    .map_err(|source| StreamError::Row { table: table.table.to_string(), source })?;
+                let routed =
+                    route(table).map_err(|source| StreamError::Row { table: table.table.clone(), source })?;
                 for (bucket, changes) in routed {
                     batch.push(at, &bucket, open.origin.as_ref(), &changes);
                     open.buckets.insert(bucket);
@@ -151,7 +150,8 @@ impl Assembler {
                     open.heartbeat = heartbeat(row, *sequence, *nonce);
                 }
             }
-            Plan::Synced(_) | Plan::Ignored => {}
+            Plan::Broken { table, problem } if !open.known => return Err(broken(table, problem)),
+            Plan::Synced(_) | Plan::Ignored | Plan::Broken { .. } => {}
         }
         Ok(())
     }
@@ -166,8 +166,10 @@ impl Assembler {
         for relation in relations {
             let plan =
                 known.plan(*relation).ok_or(StreamError::Order("a truncate before its table's shape"))?;
-            if let Plan::Synced(table) = plan {
-                emptied.push(table.emptied());
+            match plan {
+                Plan::Synced(table) => emptied.push(table.emptied()),
+                Plan::Broken { table, problem } if !open.known => return Err(broken(table, problem)),
+                Plan::Heartbeat { .. } | Plan::Ignored | Plan::Broken { .. } => {}
             }
         }
         if !open.known && !emptied.is_empty() {
@@ -200,6 +202,10 @@ impl Assembler {
         let (xid, changes) = (open.begin.xid, open.ordinal);
         Ok(Some(Finished { commit: commit.commit, end: commit.end, xid, changes, heartbeat: open.heartbeat }))
     }
+}
+
+fn broken(table: &TableName, problem: &str) -> StreamError {
+    StreamError::Table { table: table.clone(), problem: problem.to_owned() }
 }
 
 fn heartbeat(row: &[Datum<'_>], sequence: usize, nonce: usize) -> Option<Heartbeat> {

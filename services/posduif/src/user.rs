@@ -76,7 +76,7 @@ pub async fn ensure(
     if let Some(hash) = hash {
         transaction
             .execute(
-                "INSERT INTO posduif.user_credentials (user_id, password_hash) VALUES ($1, $2)
+                "INSERT INTO posduif_engine.user_credentials (user_id, password_hash) VALUES ($1, $2)
                  ON CONFLICT (user_id) DO UPDATE SET password_hash = excluded.password_hash, updated_at = now()",
                 &[&id, &hash],
             )

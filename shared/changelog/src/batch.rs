@@ -22,6 +22,7 @@ pub struct Batch {
     arguments: Vec<Vec<u8>>,
     commands: usize,
     bytes: usize,
+    highest: Lsn,
 }
 
 impl Batch {
@@ -34,6 +35,7 @@ impl Batch {
             arguments: vec![],
             commands: 0,
             bytes: 0,
+            highest: Lsn::ZERO,
         }
     }
 
@@ -80,6 +82,11 @@ impl Batch {
         self.add(key, Position::first_of(record.commit), record.fields());
     }
 
+    /// The highest commit of which the batch holds anything.
+    pub(crate) fn highest(&self) -> Lsn {
+        self.highest
+    }
+
     fn add(&mut self, key: String, at: Position, fields: Vec<(&'static str, Vec<u8>)>) {
         let target = self.target(key);
         self.argument("A");
@@ -92,6 +99,7 @@ impl Batch {
             self.arguments.push(value);
         }
         self.commands += 1;
+        self.highest = self.highest.max(at.commit);
     }
 
     fn argument(&mut self, text: &str) {

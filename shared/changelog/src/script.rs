@@ -44,12 +44,16 @@ redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[2], unpack(ARGV, 2))
 ";
 
-/// KEYS: token, state, commits, then targets. ARGV: token, epoch, predecessor, retried commit or '', commands.
-/// Stores a batch: `A target id n field value …` is an XADD, `S target n member …` an SADD.
+/// KEYS: token, state, commits, then targets. ARGV: token, epoch, predecessor, retried commit or '', the highest
+/// commit of the batch, commands. Stores a batch: `A target id n field value …` is an XADD, `S target n member …` an
+/// SADD.
+///
+/// Before its first write it notes how high the log will reach, and an entry that lies above the ones to be stored
+/// is noted too: such a log is never continued.
 const APPEND: &str = r"
 local refused = check_token(KEYS[1], ARGV[1])
 if refused then return refused end
-local state = redis.call('HMGET', KEYS[2], 'epoch', 'base')
+local state = redis.call('HMGET', KEYS[2], 'epoch', 'base', 'top')
 if state[1] ~= ARGV[2] then
   return redis.error_reply('DIVERGED the epoch changed')
 end
@@ -57,21 +61,35 @@ local newest = top(KEYS[3]) or (state[2] .. '-0')
 if newest ~= ARGV[3] .. '-0' then
   return redis.error_reply('DIVERGED the newest commit is ' .. newest)
 end
+local function orphaned(key, id)
+  redis.call('HSET', KEYS[2], 'broken', 'it holds entries above those that come next')
+  return redis.error_reply('DIVERGED entries above ' .. id .. ' are stored in ' .. key)
+end
 local retried = ARGV[4]
 local tops = {}
-local at, last, added = 5, #ARGV, 0
+if retried ~= '' then
+  for i = 4, #KEYS do
+    local id = top(KEYS[i])
+    tops[KEYS[i]] = id or false
+    if id and pad(string.match(id, '^(%d+)-')) > pad(retried) then
+      return orphaned(KEYS[i], retried .. '-0')
+    end
+  end
+end
+if pad(ARGV[5]) > pad(state[3]) then redis.call('HSET', KEYS[2], 'top', ARGV[5]) end
+local at, last, added = 6, #ARGV, 0
 while at <= last do
   local key, n = KEYS[3 + ARGV[at + 1]]
   if ARGV[at] == 'A' then
     local id = ARGV[at + 2]
     n = tonumber(ARGV[at + 3])
-    local stored = false
-    if retried ~= '' and string.match(id, '^(%d+)-') == retried then
-      if tops[key] == nil then tops[key] = top(key) or false end
-      stored = tops[key] and padded(tops[key]) >= padded(id)
-    end
+    local stored = string.match(id, '^(%d+)-') == retried and tops[key] and padded(tops[key]) >= padded(id)
     if not stored then
-      redis.call('XADD', key, id, unpack(ARGV, at + 4, at + 3 + n))
+      local reply = redis.pcall('XADD', key, id, unpack(ARGV, at + 4, at + 3 + n))
+      if type(reply) == 'table' and reply.err then
+        if string.find(reply.err, 'equal or smaller', 1, true) then return orphaned(key, id) end
+        return reply
+      end
       added = added + 1
     end
     at = at + 4 + n
@@ -84,16 +102,21 @@ end
 return added
 ";
 
-/// KEYS: token, state. ARGV: token, epoch, commit, end, heartbeat or ''. Moves the watermark, never back.
+/// KEYS: token, state, commits. ARGV: token, epoch, commit, end, heartbeat or ''. Moves the watermark, never back and
+/// never past what the commit log has.
 const PUBLISH: &str = r"
 local refused = check_token(KEYS[1], ARGV[1])
 if refused then return refused end
-local state = redis.call('HMGET', KEYS[2], 'epoch', 'commit', 'end')
+local state = redis.call('HMGET', KEYS[2], 'epoch', 'commit', 'end', 'base')
 if state[1] ~= ARGV[2] then
   return redis.error_reply('DIVERGED the epoch changed')
 end
 if pad(ARGV[3]) < pad(state[2]) or pad(ARGV[4]) < pad(state[3]) then
   return redis.error_reply('DIVERGED the watermark is ahead of this writer')
+end
+local newest = top(KEYS[3]) or (state[4] .. '-0')
+if padded(newest) < padded(ARGV[3] .. '-0') then
+  return redis.error_reply('DIVERGED the newest commit is ' .. newest)
 end
 redis.call('HSET', KEYS[2], 'commit', ARGV[3], 'end', ARGV[4])
 if ARGV[5] ~= '' then redis.call('HSET', KEYS[2], 'heartbeat', ARGV[5]) end
@@ -109,6 +132,16 @@ end
 redis.call('HDEL', KEYS[2], 'unready_below')
 ";
 
+/// KEYS: token, state. ARGV: token, epoch, reason. No session will continue this log.
+const GIVE_UP: &str = r"
+local refused = check_token(KEYS[1], ARGV[1])
+if refused then return refused end
+if redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[2] then
+  return redis.error_reply('DIVERGED the epoch changed')
+end
+redis.call('HSET', KEYS[2], 'broken', ARGV[3])
+";
+
 /// The compiled texts of all scripts.
 #[derive(Debug)]
 pub struct Scripts {
@@ -117,6 +150,7 @@ pub struct Scripts {
     pub append: redis::Script,
     pub publish: redis::Script,
     pub ready: redis::Script,
+    pub give_up: redis::Script,
 }
 
 impl Scripts {
@@ -128,6 +162,7 @@ impl Scripts {
             append: script(APPEND),
             publish: script(PUBLISH),
             ready: script(READY),
+            give_up: script(GIVE_UP),
         }
     }
 }

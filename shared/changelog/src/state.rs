@@ -31,7 +31,13 @@ pub struct LogState {
     pub watermark: Watermark,
     /// No change at or below this commit can be read any more.
     pub floor: Lsn,
+    /// The highest commit of which any entry was ever stored, even if only a part of it.
+    pub top: Lsn,
+    /// Why this log must not be continued, if a writer found a reason.
+    pub broken: Option<String>,
     pub rules: RulesHash,
+    /// What publication and tables were when the epoch began; a change of them shows in no message of the WAL.
+    pub tables: String,
     /// Snapshots wait until every transaction with an id below this has ended; absent once they have.
     pub unready_below: Option<u64>,
     pub heartbeat: Option<Heartbeat>,
@@ -48,7 +54,9 @@ impl LogState {
             ("commit", self.watermark.commit.get().to_string()),
             ("end", self.watermark.end.get().to_string()),
             ("floor", self.floor.get().to_string()),
+            ("top", self.top.get().to_string()),
             ("rules", self.rules.to_string()),
+            ("tables", self.tables.clone()),
             ("system", self.system.clone()),
             ("timeline", self.timeline.to_string()),
         ];
@@ -80,7 +88,10 @@ impl LogState {
             base: lsn("base")?,
             watermark: Watermark { commit: lsn("commit")?, end: lsn("end")? },
             floor: lsn("floor")?,
+            top: lsn("top")?,
+            broken: fields.get("broken").cloned(),
             rules: RulesHash::from_stored(fields.get("rules")?),
+            tables: fields.get("tables")?.clone(),
             unready_below: match fields.get("unready_below") {
                 Some(xid) => Some(xid.parse().ok()?),
                 None => None,

@@ -98,7 +98,7 @@ impl LogWriter {
     /// Returns the number of entries that were new.
     ///
     /// # Errors
-    /// `Fenced`, `Diverged` when the log does not end where `guard` says, `OutOfMemory` with nothing stored;
+    /// `Fenced`, `Diverged` when the log does not end where `guard` says or holds entries above, `OutOfMemory` with nothing stored;
     /// after `Unavailable` it is unknown what was stored, and the next batch must name its first transaction as
     /// retried.
     pub async fn append(&mut self, batch: &Batch, guard: Guard) -> Result<u64, LogError> {
@@ -109,6 +109,7 @@ impl LogWriter {
         }
         call.arg(self.token).arg(batch.epoch().to_string()).arg(guard.previous.get());
         call.arg(guard.retried.map(|lsn| lsn.get().to_string()).unwrap_or_default());
+        call.arg(batch.highest().get());
         for argument in batch.arguments() {
             call.arg(argument);
         }
@@ -124,7 +125,7 @@ impl LogWriter {
     ) -> Result<(), LogError> {
         let beat = heartbeat.map(|beat| format!("{} {}", beat.sequence, beat.nonce)).unwrap_or_default();
         let mut call = self.scripts.publish.key(self.keys.token());
-        call.key(self.keys.state()).arg(self.token).arg(epoch.to_string());
+        call.key(self.keys.state()).key(self.keys.commits(epoch)).arg(self.token).arg(epoch.to_string());
         call.arg(watermark.commit.get()).arg(watermark.end.get()).arg(beat);
         Ok(call.invoke_async(&mut self.connection).await?)
     }
@@ -133,6 +134,13 @@ impl LogWriter {
     pub async fn ready(&mut self, epoch: &Epoch) -> Result<(), LogError> {
         let mut call = self.scripts.ready.key(self.keys.token());
         call.key(self.keys.state()).arg(self.token).arg(epoch.to_string());
+        Ok(call.invoke_async(&mut self.connection).await?)
+    }
+
+    /// Ends this log: the next session opens an epoch. For changes that can never be written as they came.
+    pub async fn give_up(&mut self, epoch: &Epoch, reason: &str) -> Result<(), LogError> {
+        let mut call = self.scripts.give_up.key(self.keys.token());
+        call.key(self.keys.state()).arg(self.token).arg(epoch.to_string()).arg(reason);
         Ok(call.invoke_async(&mut self.connection).await?)
     }
 

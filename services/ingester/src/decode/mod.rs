@@ -1,7 +1,7 @@
 //! The body of a replication message in, a pgoutput message out.
 //!
 //! Source: PostgreSQL manual 54.9, "Logical Replication Message Formats", protocol version 1. Every message has a
-//! file of its own; all of them read through [`reader::Reader`], so that no input can make them panic.
+//! file of its own; all of them read through one bounds-checked reader, so that no input can make them panic.
 
 mod begin;
 mod commit;

@@ -2,13 +2,16 @@
 
 use posduif_changelog::{LogError, LogState, LogWriter, Watermark, connect as connect_redis};
 use posduif_model::{Epoch, Lsn};
+use tokio::time::timeout;
 use tokio_postgres::Client;
 
-use super::{Session, SessionError};
+use super::{PATIENCE, Session, SessionError};
 use crate::{
+    catalog::Catalog,
     epoch::{Evidence, Reason, verdict},
+    guard::Guard,
     heartbeat,
-    wal::{Halves, ReplicationConnection, Slot, System},
+    wal::{Halves, ReplicationConnection, Slot, System, WalError},
 };
 
 /// A tenant that this process may write for.
@@ -21,16 +24,25 @@ pub struct Taken {
     pub confirmed: Lsn,
     pub writer: LogWriter,
     pub halves: Halves,
+    pub guard: Guard,
 }
 
 /// Holds the slot, then draws a fencing token, then looks at the log: in this order nobody else can be writing.
-pub async fn take_over(session: &Session, sql: &Client) -> Result<Taken, SessionError> {
+pub async fn take_over(session: &Session, sql: &Client, catalog: &Catalog) -> Result<Taken, SessionError> {
     let name = session.wal.slot_name(session.tenant.url.database());
     let mut replication = session.replication().await?;
-    let system = replication.identify_system().await?;
+    let system = within(replication.identify_system()).await?;
     let new_slot = ensure_slot(session, sql, &mut replication, &name).await?;
-    let halves = replication.start(&name, &session.wal.publication).await?;
-    let (token, mut writer) = claim(session, sql).await?;
+    let guard = Guard {
+        rules: session.rules.clone(),
+        publication: session.wal.publication.clone(),
+        fingerprint: catalog.fingerprint().to_owned(),
+        slot: name.clone(),
+        walsender: replication.pid(),
+    };
+    let halves = within(replication.start(&name, &session.wal.publication)).await?;
+    guard.check_walsender(sql).await?;
+    let (token, mut writer) = claim(session, sql, &guard).await?;
     let confirmed = match Slot::find(sql, &name).await? {
         Some(slot) => slot.confirmed,
         None => return Err(SessionError::Closed),
@@ -42,7 +54,8 @@ pub async fn take_over(session: &Session, sql: &Client) -> Result<Taken, Session
         }
         state => state?,
     };
-    let found = Found { system: &system, new_slot, confirmed, log: log.as_ref() };
+    let found =
+        Found { system: &system, new_slot, confirmed, log: log.as_ref(), tables: catalog.fingerprint() };
     let reason = judge(session, sql, &mut writer, &found).await?;
     let state = match (reason, log) {
         (None, Some(mut log)) => {
@@ -53,8 +66,8 @@ pub async fn take_over(session: &Session, sql: &Client) -> Result<Taken, Session
             log
         }
         (reason, _) => {
-            let reason = reason.unwrap_or(Reason::LogMissing);
-            open_epoch(session, sql, &mut writer, token, confirmed, &system, &reason).await?
+            let opening = Opening { token, system: &system, tables: catalog.fingerprint() };
+            open_epoch(session, sql, &mut writer, &opening, &reason.unwrap_or(Reason::LogMissing)).await?
         }
     };
     let newest = writer.newest_commit(&state.epoch).await?.unwrap_or(state.base);
@@ -62,7 +75,12 @@ pub async fn take_over(session: &Session, sql: &Client) -> Result<Taken, Session
         tenant = %session.tenant.id, slot = name, epoch = %state.epoch, token, %confirmed, %newest,
         watermark = %state.watermark.commit, "took the tenant over"
     );
-    Ok(Taken { state, newest, token, confirmed, writer, halves })
+    Ok(Taken { state, newest, token, confirmed, writer, halves, guard })
+}
+
+/// A command of the replication connection that PostgreSQL answers at once.
+async fn within<T>(command: impl Future<Output = Result<T, WalError>>) -> Result<T, SessionError> {
+    Ok(timeout(PATIENCE, command).await.map_err(|_| SessionError::Silent)??)
 }
 
 /// Creates the slot where it is missing or lost; returns why it had to.
@@ -81,7 +99,7 @@ async fn ensure_slot(
         Some(Slot { fault: None, .. }) => return Ok(None),
         Some(Slot { fault: Some(fault), .. }) => {
             tracing::error!(%tenant, slot = name, reason = fault.0, "the slot is lost; replacing it");
-            replication.drop_slot(name).await?;
+            within(replication.drop_slot(name)).await?;
             fault.0
         }
     };
@@ -94,8 +112,8 @@ async fn ensure_slot(
 ///
 /// A restored or promoted database may hand out numbers that Redis has seen already. Whoever holds the slot is
 /// the tenant's ingester, so it may move the sequence past them.
-async fn claim(session: &Session, sql: &Client) -> Result<(i64, LogWriter), SessionError> {
-    let draw = "SELECT nextval('posduif.fencing_token')";
+async fn claim(session: &Session, sql: &Client, guard: &Guard) -> Result<(i64, LogWriter), SessionError> {
+    let draw = "SELECT nextval('posduif_engine.fencing_token')";
     let token: i64 = sql.query_one(draw, &[]).await?.get(0);
     match session.writer(token).await {
         Err(SessionError::Log(LogError::Fenced)) => {}
@@ -105,7 +123,10 @@ async fn claim(session: &Session, sql: &Client) -> Result<(i64, LogWriter), Sess
         connect_redis::connect(session.redis.url.expose(), session.redis.response_timeout).await?;
     let seen = LogWriter::highest_token(&mut redis, &session.tenant.id).await?;
     tracing::warn!(tenant = %session.tenant.id, token, seen, "the fencing sequence lies behind Redis; moving it on");
-    sql.execute("SELECT setval('posduif.fencing_token', greatest($1, $2))", &[&seen, &token]).await?;
+    // Not by somebody whose walsender has died meanwhile and whose successor issued that token.
+    guard.check_walsender(sql).await?;
+    let advance = "SELECT setval('posduif_engine.fencing_token', greatest($1::bigint, $2::bigint))";
+    sql.execute(advance, &[&seen, &token]).await?;
     let token: i64 = sql.query_one(draw, &[]).await?.get(0);
     Ok((token, session.writer(token).await?))
 }
@@ -115,6 +136,7 @@ struct Found<'a> {
     new_slot: Option<String>,
     confirmed: Lsn,
     log: Option<&'a LogState>,
+    tables: &'a str,
 }
 
 /// Gathers the evidence and decides whether the log goes on.
@@ -124,7 +146,9 @@ async fn judge(
     writer: &mut LogWriter,
     found: &Found<'_>,
 ) -> Result<Option<Reason>, SessionError> {
-    let registered: String = sql.query_one("SELECT epoch FROM posduif.sync_epoch", &[]).await?.get(0);
+    let registered: String = sql.query_one("SELECT epoch FROM posduif_engine.sync_epoch", &[]).await?.get(0);
+    // Asked now and not before the slot was held: a predecessor may have moved the log on until then.
+    let flushed = flushed(sql).await?;
     let (mut newest_commit, mut heartbeat_found, mut left_log_timeline) = (None, true, None);
     if let Some(log) = found.log {
         newest_commit = writer.newest_commit(&log.epoch).await?;
@@ -140,7 +164,7 @@ async fn judge(
         system: &found.system.identifier,
         timeline: found.system.timeline,
         left_log_timeline,
-        flushed: found.system.flushed,
+        flushed,
         new_slot: found.new_slot.as_deref(),
         confirmed: found.confirmed,
         registered: registered.parse().ok(),
@@ -148,46 +172,64 @@ async fn judge(
         newest_commit,
         heartbeat_found,
         rules: session.rules.hash(),
+        tables: found.tables,
     }))
 }
 
+/// How far the server's WAL is on its disk.
+async fn flushed(sql: &Client) -> Result<Lsn, SessionError> {
+    let text: String = sql.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await?.get(0);
+    text.parse().map_err(|_| SessionError::Closed)
+}
+
+/// What a new epoch is opened with.
+struct Opening<'a> {
+    token: i64,
+    system: &'a System,
+    tables: &'a str,
+}
+
 /// Opens an epoch, first in PostgreSQL and then in Redis: cut short between them, the next look opens another.
+///
+/// The epoch begins where the WAL ends now, not at the slot's position: what lies between was written under
+/// tables that may no longer be the same, and snapshots cover it. That needs this order of reading the end of the
+/// WAL, committing the UPDATE, taking the snapshot: every commit at or below the base then has a smaller id than
+/// the UPDATE, so it has ended when nothing below the snapshot's `xmax` runs any more.
 async fn open_epoch(
     session: &Session,
     sql: &Client,
     writer: &mut LogWriter,
-    token: i64,
-    confirmed: Lsn,
-    system: &System,
+    opening: &Opening<'_>,
     reason: &Reason,
 ) -> Result<LogState, SessionError> {
     let (word, sentence) = reason.describe();
     let epoch = Epoch::from_random(rand::random());
-    // Local durability is enough and does not wait for a standby that may be missing.
-    sql.batch_execute("SET synchronous_commit = local").await?;
+    let base = flushed(sql).await?;
     let updated = sql
         .execute(
-            "UPDATE posduif.sync_epoch SET epoch = $1, token = $2, reason = $3, opened_at = now()
+            "UPDATE posduif_engine.sync_epoch SET epoch = $1, token = $2, reason = $3, opened_at = now()
               WHERE token < $2",
-            &[&epoch.to_string(), &token, &sentence],
+            &[&epoch.to_string(), &opening.token, &sentence],
         )
         .await?;
     if updated == 0 {
         return Err(LogError::Fenced.into());
     }
-    // Commits just below the slot's position may still be invisible: no snapshot until whoever runs has ended.
     let running: String =
         sql.query_one("SELECT pg_snapshot_xmax(pg_current_snapshot())::text", &[]).await?.get(0);
     let state = LogState {
         epoch,
-        base: confirmed,
-        watermark: Watermark { commit: confirmed, end: confirmed },
-        floor: confirmed,
+        base,
+        watermark: Watermark { commit: base, end: base },
+        floor: base,
+        top: base,
+        broken: None,
         rules: session.rules.hash().clone(),
-        unready_below: running.parse().ok(),
+        tables: opening.tables.to_owned(),
+        unready_below: Some(running.parse().map_err(|_| SessionError::Closed)?),
         heartbeat: None,
-        system: system.identifier.clone(),
-        timeline: system.timeline,
+        system: opening.system.identifier.clone(),
+        timeline: opening.system.timeline,
     };
     writer.open(&state).await?;
     session.metrics.epochs.with_label_values(&[session.tenant.id.as_str(), word]).inc();

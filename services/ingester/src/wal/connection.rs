@@ -18,6 +18,7 @@ use super::{
 pub struct ReplicationConnection {
     reader: FrameReader<ReadHalf<Box<dyn Socket>>>,
     writer: WriteHalf<Box<dyn Socket>>,
+    pid: i32,
 }
 
 /// What IDENTIFY_SYSTEM says of the server.
@@ -26,8 +27,6 @@ pub struct System {
     /// The cluster's identifier, the same on a primary and its standbys.
     pub identifier: String,
     pub timeline: u32,
-    /// How far the WAL is flushed to disk.
-    pub flushed: Lsn,
 }
 
 /// How a command ended.
@@ -44,21 +43,20 @@ impl ReplicationConnection {
         options: &str,
     ) -> Result<Self, WalError> {
         let (reader, writer) = log_in(config, tls, application, options).await?;
-        let mut connection = ReplicationConnection { reader, writer };
+        let mut connection = ReplicationConnection { reader, writer, pid: 0 };
         connection.finish().await?;
         Ok(connection)
+    }
+
+    /// The process id of the walsender.
+    pub fn pid(&self) -> i32 {
+        self.pid
     }
 
     pub async fn identify_system(&mut self) -> Result<System, WalError> {
         let rows = self.rows("IDENTIFY_SYSTEM").await?;
         let field = |index: usize| rows.first().and_then(|row| row.get(index)?.as_deref());
-        let system = || {
-            Some(System {
-                identifier: field(0)?.to_owned(),
-                timeline: field(1)?.parse().ok()?,
-                flushed: field(2)?.parse().ok()?,
-            })
-        };
+        let system = || Some(System { identifier: field(0)?.to_owned(), timeline: field(1)?.parse().ok()? });
         system().ok_or(WalError::Protocol("an answer to IDENTIFY_SYSTEM without its fields"))
     }
 
@@ -126,7 +124,8 @@ impl ReplicationConnection {
                     rows.push(body.ranges().map(|range| Ok(range.and_then(text))).collect()?);
                 }
                 Message::ErrorResponse(body) => {
-                    self.finish().await?;
+                    // After a fatal error the connection ends here; what was refused is what matters.
+                    let _ = self.finish().await;
                     return Err(refusal(&body));
                 }
                 Message::ReadyForQuery(_) => return Ok(Outcome::Rows(rows)),
@@ -140,6 +139,7 @@ impl ReplicationConnection {
         loop {
             match parse(self.reader.next().await?)? {
                 Message::ReadyForQuery(_) => return Ok(()),
+                Message::BackendKeyData(body) => self.pid = body.process_id(),
                 Message::ErrorResponse(body) => return Err(refusal(&body)),
                 _ => {}
             }

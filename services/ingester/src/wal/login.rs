@@ -1,10 +1,13 @@
 //! A tenant's connection settings in, a logged-in replication connection out.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use postgres_protocol::{
     authentication::{md5_hash, sasl},
     message::{backend::Message, frontend},
 };
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
     net::TcpStream,
@@ -38,6 +41,7 @@ pub async fn log_in(
     let port = config.get_ports().first().copied().unwrap_or(5432);
     let mut plain = TcpStream::connect((host.as_str(), port)).await?;
     plain.set_nodelay(true)?;
+    notice_dead_peers(&plain)?;
     let socket: Box<dyn Socket> = match config.get_ssl_mode() {
         SslMode::Disable => Box::new(plain),
         mode => {
@@ -50,8 +54,9 @@ pub async fn log_in(
                         .map_err(std::io::Error::other)?;
                     Box::new(connector.connect(plain).await.map_err(std::io::Error::other)?)
                 }
-                _ if mode == SslMode::Require => return Err(WalError::NoTls),
-                _ => Box::new(plain),
+                b'N' if mode != SslMode::Require => Box::new(plain),
+                b'N' => return Err(WalError::NoTls),
+                _ => return Err(WalError::Protocol("an answer to the TLS request that is neither S nor N")),
             }
         }
     };
@@ -59,6 +64,16 @@ pub async fn log_in(
     let mut reader = FrameReader::new(read);
     authenticate(&mut reader, &mut writer, config, application, options).await?;
     Ok((reader, writer))
+}
+
+/// A peer that vanished without a word is noticed within half a minute, also while nothing is being sent.
+fn notice_dead_peers(stream: &TcpStream) -> Result<(), WalError> {
+    let socket = SockRef::from(stream);
+    let probes = TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(5));
+    socket.set_tcp_keepalive(&probes.with_retries(3))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(25)))?;
+    Ok(())
 }
 
 async fn authenticate(
@@ -106,6 +121,7 @@ async fn authenticate(
                 scram.as_mut().ok_or(WalError::Protocol("SASL end before its start"))?.finish(body.data())?;
             }
             Message::ErrorResponse(body) => return Err(refusal(&body)),
+            Message::NoticeResponse(_) => continue,
             _ => return Err(WalError::Authentication("an authentication method")),
         }
         writer.write_all(&out).await?;

@@ -10,6 +10,8 @@ pub struct Slot {
     pub database: String,
     /// The WAL before this is confirmed; the stream begins here.
     pub confirmed: Lsn,
+    /// The walsender that uses it.
+    pub active_pid: Option<i32>,
     /// Why the slot can no longer be read, if it cannot.
     pub fault: Option<SlotFault>,
 }
@@ -24,7 +26,7 @@ impl Slot {
         let row = client
             .query_opt(
                 "SELECT coalesce(plugin, ''), coalesce(database, ''), confirmed_flush_lsn::text,
-                        wal_status, invalidation_reason
+                        wal_status, invalidation_reason, active_pid
                    FROM pg_replication_slots WHERE slot_name = $1",
                 &[&name],
             )
@@ -37,6 +39,7 @@ impl Slot {
                 plugin: row.get(0),
                 database: row.get(1),
                 confirmed: confirmed.and_then(|text| text.parse().ok()).unwrap_or_default(),
+                active_pid: row.get(5),
                 fault: invalidation.or(lost).map(SlotFault),
             }
         }))

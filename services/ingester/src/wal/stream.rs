@@ -35,7 +35,7 @@ pub struct Payload {
 /// Bytes of received messages that may wait for the consumer.
 const BUDGET: usize = 16 << 20;
 /// Status messages ask for a reply, so a living server is never silent for this long.
-const LONGEST_SILENCE: Duration = Duration::from_secs(120);
+const LONGEST_SILENCE: Duration = Duration::from_secs(30);
 /// CopyData tag and length, then kind, start, end and clock of XLogData.
 const COPY_HEADER: usize = 5;
 const DATA_HEADER: usize = 25;

@@ -21,6 +21,9 @@ fn fresh() -> (TenantId, LogState) {
         base,
         watermark: Watermark { commit: base, end: base },
         floor: base,
+        top: base,
+        broken: None,
+        tables: String::new(),
         rules: RulesHash::from_stored("r"),
         unready_below: None,
         heartbeat: None,
@@ -139,4 +142,33 @@ async fn a_writer_of_another_epoch_is_refused() {
     let other = LogState { epoch: Epoch::from_random(rand::random()), ..state.clone() };
     let batch = transaction(&tenant, &other, 20, 10, 1);
     assert!(matches!(log.append(&batch, Batch::guard(Lsn::new(10), None)).await, Err(LogError::Diverged(_))));
+}
+
+#[tokio::test]
+async fn entries_above_those_to_be_stored_end_the_log() {
+    for retried in [None, Some(Lsn::new(20))] {
+        let (tenant, state) = fresh();
+        let mut log = writer(&tenant, 1).await.unwrap();
+        log.open(&state).await.unwrap();
+        let mut orphan = Batch::new(Keys::new(&tenant), state.epoch);
+        add(&mut orphan, 90, 0..1);
+        log.append(&orphan, Batch::guard(Lsn::new(10), None)).await.unwrap();
+        assert_eq!(log.state().await.unwrap().unwrap().top, Lsn::new(90));
+        let batch = transaction(&tenant, &state, 20, 10, 3);
+        let refused = log.append(&batch, Batch::guard(Lsn::new(10), retried)).await;
+        assert!(matches!(refused, Err(LogError::Diverged(_))), "{refused:?}");
+        assert!(log.state().await.unwrap().unwrap().broken.is_some(), "the next session would not notice");
+        assert_eq!(rows(&tenant, &state).await, ["90-0"]);
+    }
+}
+
+#[tokio::test]
+async fn the_watermark_never_passes_what_the_commit_log_has() {
+    let (tenant, state) = fresh();
+    let mut log = writer(&tenant, 1).await.unwrap();
+    log.open(&state).await.unwrap();
+    let ahead = Watermark { commit: Lsn::new(20), end: Lsn::new(21) };
+    assert!(matches!(log.publish(&state.epoch, ahead, None).await, Err(LogError::Diverged(_))));
+    log.append(&transaction(&tenant, &state, 20, 10, 1), Batch::guard(Lsn::new(10), None)).await.unwrap();
+    log.publish(&state.epoch, ahead, None).await.unwrap();
 }

@@ -1,6 +1,6 @@
 //! A tenant with its ingester, and eyes for what the log holds.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use posduif_changelog::{Entry, LogReader, LogState, pool, reader::Read};
 use posduif_ingester::{metrics::IngesterMetrics, session::Session};
@@ -9,9 +9,10 @@ use posduif_model::{Bucket, Lsn, Op, TenantId, UserId, rule::RuleSet};
 use posduif_runtime::{
     config::{Config, TenantConfig},
     metrics::Metrics,
+    readiness::Readiness,
 };
 use posduif_testkit::{Database, Servers, eventually};
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 pub const SOON: Duration = Duration::from_secs(20);
@@ -68,7 +69,9 @@ impl Tenant {
         let redis = pool(servers.redis_url(), 4, Duration::from_secs(5)).unwrap();
         let log = LogReader::new(redis, &tenant.id);
         let metrics = IngesterMetrics::register(&Metrics::new().unwrap()).unwrap();
-        let session = Session { tenant, redis: config.redis, wal: config.sync.wal, rules, metrics };
+        let readiness = Readiness::default();
+        let session =
+            Session { tenant, redis: config.redis, wal: config.sync.wal, rules, metrics, readiness };
         Tenant { database, client, log, session, redis_url: servers.redis_url() }
     }
 
@@ -78,19 +81,29 @@ impl Tenant {
 
     /// Starts an ingester and waits until changes flow.
     pub async fn ingest(&self) -> Running {
-        let (session, started) = (self.session.clone(), Arc::new(Notify::new()));
-        let signal = Arc::clone(&started);
+        let mut running = self.spawn();
+        loop {
+            if self.session.readiness.report().ready {
+                return running;
+            }
+            if running.task.is_finished() {
+                panic!("the ingester did not start: {}", (&mut running.task).await.unwrap());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Starts an ingester that may well not get far.
+    pub fn spawn(&self) -> Running {
+        let session = self.session.clone();
+        session.readiness.not_ready(session.tenant.id.to_string(), "starting");
         let task = tokio::spawn(async move {
-            match session.run(|| signal.notify_one()).await {
+            match session.run().await {
                 Ok(()) => "it ended without a reason".to_owned(),
                 Err(error) => format!("{:#}", anyhow::Error::new(error)),
             }
         });
-        let mut running = Running { task };
-        tokio::select! {
-            () = started.notified() => running,
-            ended = &mut running.task => panic!("the ingester did not start: {}", ended.unwrap()),
-        }
+        Running { task }
     }
 
     /// Starts an ingester, again and again while the slot is still held by its predecessor.

@@ -6,4 +6,5 @@ mod fixture;
 mod fencing;
 mod log;
 mod restart;
+mod schema;
 mod visibility;

@@ -124,3 +124,41 @@ async fn an_idle_tenant_confirms_what_others_write() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_whose_tokens_lie_behind_those_of_redis_goes_on() {
+    let tenant = Tenant::create(Servers::shared().await).await;
+    drop(tenant.ingest().await);
+    let epoch = tenant.state().await.epoch;
+    let mut redis = tenant.redis().await;
+    // As after a restore of the database.
+    let () = redis::cmd("SET")
+        .arg(Keys::new(tenant.id()).token())
+        .arg(1_000)
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    let _next = tenant.ingest_again().await;
+    assert_eq!(tenant.caught_up().await.epoch, epoch);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_take_over_that_waits_for_a_slot_ends_when_its_connection_does() {
+    let servers = Servers::private().await;
+    let tenant = Tenant::create(&servers).await;
+    let mut holder = tenant.database.connect().await;
+    let transaction = holder.transaction().await.unwrap();
+    transaction.execute("SELECT pg_current_xact_id()", &[]).await.unwrap();
+    let waiting = tenant.spawn();
+    eventually(SOON, "the slot's creation waits", async || {
+        let sql = "SELECT FROM pg_stat_activity WHERE query LIKE 'CREATE_REPLICATION_SLOT%' AND wait_event_type = 'Lock'";
+        Ok(tenant.client.query_opt(sql, &[]).await?.map(|_| ()))
+    })
+    .await;
+    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                 WHERE application_name = 'posduif-ingester' AND backend_type = 'client backend'";
+    tenant.client.query(kill, &[]).await.unwrap();
+    let reason = tokio::time::timeout(SOON, waiting.ended()).await.expect("the session hangs");
+    assert!(!reason.is_empty());
+    drop(transaction);
+}

@@ -60,3 +60,29 @@ async fn a_commit_that_waits_for_a_standby_is_stored_but_not_published() {
     assert_eq!(tenant.entries(&[Bucket::Shared]).await.len(), 2);
     assert_eq!(tenant.state().await.epoch, before.epoch);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ingester_can_take_over_while_the_standby_is_missing() {
+    let servers = Servers::private().await;
+    let tenant = Tenant::create(&servers).await;
+    drop(tenant.ingest().await);
+    let admin = servers.admin().await;
+    // The next token is then written to the WAL anew, which would wait.
+    admin.batch_execute("CHECKPOINT").await.unwrap();
+    set_standbys(&admin, "SET synchronous_standby_names = 'nobody'").await;
+    let _next =
+        tokio::time::timeout(SOON, tenant.ingest_again()).await.expect("the take-over waits for the standby");
+    set_standbys(&admin, "RESET synchronous_standby_names").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ingester_refuses_to_be_a_synchronous_standby() {
+    let servers = Servers::private().await;
+    let tenant = Tenant::create(&servers).await;
+    let running = tenant.ingest().await;
+    let admin = servers.admin().await;
+    set_standbys(&admin, "SET synchronous_standby_names = '*'").await;
+    let reason = tokio::time::timeout(SOON, running.ended()).await.expect("commits wait for themselves");
+    assert!(reason.contains("synchronous_standby_names"), "{reason}");
+    set_standbys(&admin, "RESET synchronous_standby_names").await;
+}

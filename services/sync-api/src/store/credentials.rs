@@ -1,4 +1,4 @@
-//! `posduif.user_credentials`.
+//! `posduif_engine.user_credentials`.
 
 use deadpool_postgres::GenericClient;
 use posduif_model::UserId;
@@ -11,7 +11,7 @@ pub async fn find(
     username: &str,
 ) -> Result<Option<(UserId, String)>, StoreError> {
     let sql = "SELECT u.id, c.password_hash FROM public.users u
-                 JOIN posduif.user_credentials c ON c.user_id = u.id
+                 JOIN posduif_engine.user_credentials c ON c.user_id = u.id
                 WHERE u.username = $1 AND u.user_type = 'web'";
     let statement = client.prepare_cached(sql).await?;
     let Some(row) = client.query_opt(&statement, &[&username]).await? else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! `public.devices` with the hashes of their tokens in `posduif.device_secrets`.
+//! `public.devices` with the hashes of their tokens in `posduif_engine.device_secrets`.
 
 use deadpool_postgres::GenericClient;
 use posduif_changelog::device_auth::DeviceAuth;
@@ -14,7 +14,7 @@ pub async fn credential(
     device: &DeviceId,
 ) -> Result<Option<DeviceAuth>, StoreError> {
     let sql = "SELECT d.user_id, coalesce(s.token_hash, '') FROM public.devices d
-                 LEFT JOIN posduif.device_secrets s ON s.device_id = d.id
+                 LEFT JOIN posduif_engine.device_secrets s ON s.device_id = d.id
                 WHERE d.id = $1 AND d.revoked_at IS NULL";
     let statement = client.prepare_cached(sql).await?;
     let Some(row) = client.query_opt(&statement, &[&device.as_str()]).await? else { return Ok(None) };
@@ -59,7 +59,7 @@ pub async fn set_token(
     device: &DeviceId,
     token_hash: &str,
 ) -> Result<(), StoreError> {
-    let sql = "INSERT INTO posduif.device_secrets (device_id, token_hash) VALUES ($1, $2)
+    let sql = "INSERT INTO posduif_engine.device_secrets (device_id, token_hash) VALUES ($1, $2)
                ON CONFLICT (device_id) DO UPDATE SET token_hash = excluded.token_hash, created_at = now()";
     let statement = client.prepare_cached(sql).await?;
     client.execute(&statement, &[&device.as_str(), &token_hash]).await?;

@@ -40,7 +40,7 @@ async fn a_token_tells_what_it_is_for_and_then_enrols_one_phone() {
 
     let stored = "SELECT u.username, u.user_type, u.device_id, d.device_info->>'os', s.token_hash
                     FROM users u JOIN devices d ON d.user_id = u.id
-                    JOIN posduif.device_secrets s ON s.device_id = d.id WHERE d.id = 'phone-1'";
+                    JOIN posduif_engine.device_secrets s ON s.device_id = d.id WHERE d.id = 'phone-1'";
     let row = api.sql.query_one(stored, &[]).await.unwrap();
     let texts: Vec<String> = (0..4).map(|index| row.get(index)).collect();
     assert_eq!(texts, ["ann", "mobile", "phone-1", "x"]);

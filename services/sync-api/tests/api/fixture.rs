@@ -99,7 +99,7 @@ impl Api {
     pub async fn web_user(&self, username: &str) -> (UserId, String) {
         let user = self.user(username, "web").await;
         let hash = password::hash(PASSWORD).unwrap();
-        let sql = "INSERT INTO posduif.user_credentials (user_id, password_hash) VALUES ($1, $2)";
+        let sql = "INSERT INTO posduif_engine.user_credentials (user_id, password_hash) VALUES ($1, $2)";
         self.sql.execute(sql, &[&user.uuid(), &hash]).await.unwrap();
         let login = json!({"username": username, "password": PASSWORD});
         let answer = ok(self.post("/api/auth/login", &login)).await;
@@ -217,6 +217,9 @@ impl Log {
             base: at,
             watermark: Watermark { commit: at, end: at },
             floor: at,
+            top: Lsn::ZERO,
+            broken: None,
+            tables: String::new(),
             rules: posduif_model::rule::RulesHash::from_stored(rules),
             unready_below,
             heartbeat: None,
