@@ -74,8 +74,10 @@ CREATE TABLE public.sync_metadata (
 -- users.last_message_* follow messages in the same transaction, whoever writes them: the newest message is the
 -- one with the greatest (created_at, id), whatever order they arrive in. Rows of users are locked in key order,
 -- so that two statements with several senders cannot deadlock. updated_at is left alone: it belongs to the
--- user's own edits.
-CREATE FUNCTION posduif_engine.note_new_messages() RETURNS trigger LANGUAGE plpgsql AS $$
+-- user's own edits. The functions run with their owner's rights: whoever may write messages need not be allowed
+-- to write users.
+CREATE FUNCTION posduif_engine.note_new_messages() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM 1 FROM public.users u
      WHERE u.id IN (SELECT sender_id FROM fresh) ORDER BY u.id FOR NO KEY UPDATE;
@@ -94,7 +96,8 @@ END $$;
 
 -- After anything but an INSERT the newest message is looked up again for every sender concerned. All of them are
 -- locked first: two deletions of one sender's newest messages must not each find the other's.
-CREATE FUNCTION posduif_engine.recompute_last_messages(senders uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION posduif_engine.recompute_last_messages(senders uuid[]) RETURNS void LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM 1 FROM public.users u WHERE u.id = ANY (senders) ORDER BY u.id FOR NO KEY UPDATE;
     UPDATE public.users u
@@ -110,7 +113,8 @@ BEGIN
            IS DISTINCT FROM (newest.content, newest.created_at, newest.id);
 END $$;
 
-CREATE FUNCTION posduif_engine.note_edited_messages() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION posduif_engine.note_edited_messages() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     senders uuid[];
 BEGIN
@@ -125,13 +129,15 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE FUNCTION posduif_engine.note_deleted_messages() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION posduif_engine.note_deleted_messages() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM posduif_engine.recompute_last_messages(array_agg(DISTINCT sender_id)) FROM former;
     RETURN NULL;
 END $$;
 
-CREATE FUNCTION posduif_engine.note_truncated_messages() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION posduif_engine.note_truncated_messages() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM posduif_engine.recompute_last_messages(array_agg(id)) FROM public.users WHERE last_message_id IS NOT NULL;
     RETURN NULL;

@@ -1,6 +1,7 @@
 //! A tenant database in, the same database with Posduif's tables, publication and replica identities out.
 
 mod error;
+mod grants;
 mod publication;
 mod replica_identity;
 mod schema;
@@ -25,7 +26,8 @@ pub struct Report {
 /// Brings a tenant database to the current schema and its publication to the declared tables.
 ///
 /// It can be repeated and run by several processes at once: an advisory lock lets one at a time work. The
-/// connection must belong to a role that owns the published tables and may create in the database.
+/// connection must belong to a role that owns the published tables and may create in the database. Where the
+/// services have a role of their own, it is granted what they need.
 ///
 /// # Errors
 /// See [`MigrationError`]; whatever ran before the error stays, the next run goes on from there.
@@ -33,10 +35,11 @@ pub async fn migrate(
     client: &mut Client,
     rules: &RuleSet,
     publication: &str,
+    service_role: Option<&str>,
 ) -> Result<Report, MigrationError> {
     schema::check_server(client).await?;
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
-    let outcome = migrate_locked(client, rules, publication).await;
+    let outcome = migrate_locked(client, rules, publication, service_role).await;
     client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).await?;
     outcome
 }
@@ -45,10 +48,14 @@ async fn migrate_locked(
     client: &mut Client,
     rules: &RuleSet,
     publication: &str,
+    service_role: Option<&str>,
 ) -> Result<Report, MigrationError> {
     let applied = schema::apply(client).await?;
     let mut report = Report { applied, warnings: vec![] };
     let tables = replica_identity::prepare(client, rules, &mut report.warnings).await?;
     publication::ensure(client, publication, &tables).await?;
+    if let Some(role) = service_role {
+        grants::ensure(client, role, &tables).await?;
+    }
     Ok(report)
 }

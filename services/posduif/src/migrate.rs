@@ -30,9 +30,12 @@ pub async fn run(path: &Path) -> anyhow::Result<()> {
 
 /// Migrates one tenant as its administrator.
 pub async fn migrate(tenant: &TenantConfig, rules: &RuleSet, publication: &str) -> anyhow::Result<Report> {
-    let (mut client, driver) = postgres::connect(&tenant.as_admin()?, "posduif-migrate").await?;
+    let admin = tenant.as_admin()?;
+    let (mut client, driver) = postgres::connect(&admin, "posduif-migrate").await?;
     let driver = tokio::spawn(driver);
-    let report = posduif_migrations::migrate(&mut client, rules, publication).await?;
+    let (service, admin) = (tenant.url.config().get_user(), admin.url.config().get_user());
+    let service_role = service.filter(|_| service != admin);
+    let report = posduif_migrations::migrate(&mut client, rules, publication, service_role).await?;
     drop(client);
     driver.await.context("closing the connection")??;
     Ok(report)

@@ -64,7 +64,7 @@ impl Tenant {
         config.sync.wal.confirm_delay = Duration::from_secs(1);
         config.sync.wal.read_interval = Duration::from_millis(200);
         let rules = RuleSet::new(&config.sync.tables).unwrap();
-        migrate(&mut client, &rules, &config.sync.wal.publication).await.unwrap();
+        migrate(&mut client, &rules, &config.sync.wal.publication, None).await.unwrap();
         let tenant: TenantConfig = config.tenants[0].clone();
         let redis = pool(servers.redis_url(), 4, Duration::from_secs(5)).unwrap();
         let log = LogReader::new(redis, &tenant.id);

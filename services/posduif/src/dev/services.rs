@@ -3,7 +3,7 @@
 use std::{
     fmt::Write,
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -41,7 +41,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(40);
 const POLL: Duration = Duration::from_millis(100);
 
 impl Service {
-    fn start(name: &'static str, program: PathBuf, config: PathBuf, folder: &Folder) -> anyhow::Result<Self> {
+    fn start(name: &'static str, program: PathBuf, config: &Path, folder: &Folder) -> anyhow::Result<Self> {
         let spec = Spec::new(program, folder.log(name)).arg("--config").arg(config).ends_by([Signal::Term]);
         let process = Supervised::spawn(&spec).with_context(|| format!("cannot start the {name}"))?;
         Ok(Service { name, spec, process })
@@ -67,20 +67,25 @@ impl Service {
 }
 
 impl Services {
-    /// Writes their configuration and starts both.
-    pub fn start(programs: Programs, folder: &Folder, config: &Value) -> anyhow::Result<Self> {
-        let path = folder.join("config.yaml");
-        // JSON is YAML.
-        write_private(&path, &serde_json::to_string_pretty(config)?)?;
+    /// Starts both.
+    pub fn start(programs: Programs, folder: &Folder, config: &Path) -> anyhow::Result<Self> {
         Ok(Services {
-            ingester: Service::start("ingester", programs.ingester, path.clone(), folder)?,
-            api: Service::start("api", programs.api, path, folder)?,
+            ingester: Service::start("ingester", programs.ingester, config, folder)?,
+            api: Service::start("api", programs.api, config, folder)?,
         })
     }
 
     pub async fn stop(&mut self) {
         tokio::join!(self.api.stop(), self.ingester.stop());
     }
+}
+
+/// Writes the configuration where both services, and `posduif --config`, find it.
+pub fn write_config(folder: &Folder, config: &Value) -> anyhow::Result<PathBuf> {
+    let path = folder.join("config.yaml");
+    // JSON is YAML.
+    write_private(&path, &serde_json::to_string_pretty(config)?)?;
+    Ok(path)
 }
 
 /// The configuration for both services.

@@ -87,11 +87,12 @@ impl Installation {
         settings.ports.redis = redis.port();
         settings.save(folder)?;
         println!("Preparing tenant {}.", tenant::TENANT);
-        tenant::prepare(&postgres, &settings).await?;
+        let config =
+            services::write_config(folder, &services::config(&postgres, &redis, &settings, wishes.host))?;
+        tenant::prepare(&postgres, &settings, &config).await?;
         println!("Building or finding the services.");
         let programs = Programs::find().await?;
         println!("Starting ingester and API.");
-        let config = services::config(&postgres, &redis, &settings, wishes.host);
         let mut services = Services::start(programs, folder, &config)?;
         let api_admin_url = format!("http://127.0.0.1:{}", settings.ports.api_admin);
         let ingester_admin_url = format!("http://127.0.0.1:{}", settings.ports.ingester_admin);

@@ -1,9 +1,14 @@
 //! A running PostgreSQL in, the demo tenant's database with its users out.
 
+use std::path::Path;
+
 use anyhow::Context;
 use posduif_model::{rule::RuleSet, table::quote_identifier};
 use posduif_provision::Postgres;
-use posduif_runtime::{config::TenantConfig, postgres};
+use posduif_runtime::{
+    config::{Config, TenantConfig},
+    postgres,
+};
 use tokio_postgres::Client;
 
 use super::settings::Settings;
@@ -20,11 +25,20 @@ pub fn url(server: &Postgres, settings: &Settings) -> String {
 }
 
 /// Creates role, database, tables and web users where they are missing.
-pub async fn prepare(server: &Postgres, settings: &Settings) -> anyhow::Result<()> {
+///
+/// The configuration is read as the services will read it, with what the environment overrides.
+pub async fn prepare(server: &Postgres, settings: &Settings, config: &Path) -> anyhow::Result<()> {
     create_database(server, settings).await.context("cannot create the tenant's database")?;
-    let tenant = TenantConfig::new(TENANT.parse()?, url(server, settings).parse()?);
-    migrate::migrate(&tenant, &RuleSet::new(&[])?, "posduif").await.context("cannot migrate the tenant")?;
-    let (mut client, driver) = postgres::connect(&tenant, "posduif-dev").await?;
+    let config = Config::load(config)?;
+    let rules = RuleSet::new(&config.sync.tables)?;
+    let tenant = config.tenants.first().context("the configuration names no tenant")?;
+    let report = migrate::migrate(tenant, &rules, &config.sync.wal.publication).await;
+    report
+        .context("cannot migrate the tenant")?
+        .warnings
+        .iter()
+        .for_each(|warning| println!("Warning: {warning}"));
+    let (mut client, driver) = postgres::connect(tenant, "posduif-dev").await?;
     let driver = tokio::spawn(driver);
     for web_user in &settings.web_users {
         user::ensure(&mut client, &web_user.username, UserKind::Web, Some(web_user.password.clone())).await?;

@@ -65,7 +65,7 @@ impl Api {
                 "CREATE TABLE public.tasks (id int PRIMARY KEY, owner_id uuid, code char(4), hidden text)";
             sql.batch_execute(table).await.unwrap();
         }
-        migrate(&mut sql, &rules, "posduif").await.unwrap();
+        migrate(&mut sql, &rules, "posduif", None).await.unwrap();
 
         let tenant = config.tenants[0].id.clone();
         let connection = connect(redis.as_str(), Duration::from_secs(5)).await.unwrap();

@@ -1,0 +1,179 @@
+//! Migrations on real databases: repeated, at once, and what their triggers keep true.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use posduif_migrations::{Report, migrate};
+use posduif_model::rule::{RuleSet, TableDeclaration};
+use posduif_testkit::{Database, Servers};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+fn rules(table: Option<&str>) -> RuleSet {
+    let declared = table.map(|table| TableDeclaration {
+        table: table.parse().unwrap(),
+        buckets: vec!["shared".parse().unwrap()],
+        columns: None,
+        write: None,
+    });
+    RuleSet::new(declared.as_slice()).unwrap()
+}
+
+async fn fresh() -> (Database, Client) {
+    let database = Database::create(Servers::shared().await).await;
+    let client = database.connect().await;
+    (database, client)
+}
+
+async fn published(client: &Client) -> Vec<String> {
+    let sql = "SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = 'posduif' ORDER BY 1";
+    client.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn a_migration_can_be_repeated_and_changes_nothing_more() {
+    let (_database, mut client) = fresh().await;
+    let first = migrate(&mut client, &rules(None), "posduif", None).await.unwrap();
+    assert_eq!(first.applied.len(), 2);
+    let before: String =
+        client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await.unwrap().get(0);
+    let publication = "SELECT xmin::text FROM pg_publication";
+    let version: String = client.query_one(publication, &[]).await.unwrap().get(0);
+    assert_eq!(migrate(&mut client, &rules(None), "posduif", None).await.unwrap(), Report::default());
+    let again: String = client.query_one(publication, &[]).await.unwrap().get(0);
+    assert_eq!(version, again, "the publication was altered for nothing (after {before})");
+    assert_eq!(published(&client).await, ["posduif_engine.heartbeat", "public.messages", "public.users"]);
+    let full = "SELECT count(*) FROM pg_class WHERE relname IN ('users', 'messages') AND relreplident = 'f'";
+    assert_eq!(client.query_one(full, &[]).await.unwrap().get::<_, i64>(0), 2);
+    let lists = "SELECT count(*) FROM pg_publication_rel WHERE prattrs IS NOT NULL";
+    assert_eq!(client.query_one(lists, &[]).await.unwrap().get::<_, i64>(0), 0, "column lists break UPDATEs");
+}
+
+#[tokio::test]
+async fn migrations_at_the_same_time_take_turns() {
+    let (database, client) = fresh().await;
+    let mut clients = vec![client];
+    for _ in 0..7 {
+        clients.push(database.connect().await);
+    }
+    let runs = clients.iter_mut().map(async |client| migrate(client, &rules(None), "posduif", None).await);
+    let reports = futures::future::try_join_all(runs).await.unwrap();
+    assert_eq!(reports.iter().map(|report| report.applied.len()).sum::<usize>(), 2);
+}
+
+#[tokio::test]
+async fn a_declared_table_joins_when_it_exists_and_leaves_when_it_is_no_longer_declared() {
+    let (_database, mut client) = fresh().await;
+    let tasks = rules(Some("tasks"));
+    let missing = migrate(&mut client, &tasks, "posduif", None).await.unwrap();
+    assert!(
+        missing.warnings[0].contains("public.tasks") && missing.warnings[0].contains("does not exist yet")
+    );
+    client.batch_execute("CREATE TABLE public.tasks (id int PRIMARY KEY, title text)").await.unwrap();
+    assert!(migrate(&mut client, &tasks, "posduif", None).await.unwrap().warnings.is_empty());
+    assert!(published(&client).await.contains(&"public.tasks".to_owned()));
+    client
+        .batch_execute("INSERT INTO tasks VALUES (1, 'a'); UPDATE tasks SET title = 'b'; DELETE FROM tasks")
+        .await
+        .unwrap();
+    migrate(&mut client, &rules(None), "posduif", None).await.unwrap();
+    assert!(!published(&client).await.contains(&"public.tasks".to_owned()));
+}
+
+#[tokio::test]
+async fn tables_whose_own_updates_would_break_are_left_out_with_a_reason() {
+    for (sql, reason) in [
+        ("CREATE TABLE public.tasks (id int, title text)", "no primary key"),
+        (
+            "CREATE TABLE public.tasks (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (id * 2) VIRTUAL)",
+            "STORED",
+        ),
+        ("CREATE VIEW public.tasks AS SELECT 1 AS id", "is not a table"),
+        ("CREATE TABLE public.tasks (id int PRIMARY KEY) PARTITION BY RANGE (id)", "partitioned"),
+    ] {
+        let (_database, mut client) = fresh().await;
+        client.batch_execute(sql).await.unwrap();
+        let report = migrate(&mut client, &rules(Some("tasks")), "posduif", None).await.unwrap();
+        assert!(report.warnings[0].contains(reason), "{sql}: {:?}", report.warnings);
+        assert!(!published(&client).await.contains(&"public.tasks".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn another_role_of_the_services_may_use_the_tables_and_alter_none() {
+    let (database, _owner) = fresh().await;
+    let mut admin = database.connect_admin().await;
+    migrate(&mut admin, &rules(None), "posduif", Some("posduif")).await.unwrap();
+    let client = database.connect().await;
+    for allowed in [
+        "SELECT nextval('posduif_engine.fencing_token')",
+        "SELECT setval('posduif_engine.fencing_token', 9)",
+        "UPDATE posduif_engine.sync_epoch SET reason = 'x'",
+        "INSERT INTO posduif_engine.heartbeat (nonce) VALUES (1)",
+        "INSERT INTO users (username) VALUES ('a')",
+        "INSERT INTO messages (sender_id, recipient_id, content) SELECT id, id, 'x' FROM users",
+    ] {
+        client.batch_execute(allowed).await.unwrap_or_else(|error| panic!("{allowed}: {error:?}"));
+    }
+    for refused in ["ALTER TABLE messages ADD COLUMN x int", "ALTER PUBLICATION posduif DROP TABLE users", "TRUNCATE users"] {
+        assert!(client.batch_execute(refused).await.is_err(), "{refused}");
+    }
+}
+
+/// A migrated tenant with two users.
+async fn two_users() -> (Database, Client, Uuid, Uuid) {
+    let (database, mut client) = fresh().await;
+    migrate(&mut client, &rules(None), "posduif", None).await.unwrap();
+    let mut ids = Vec::new();
+    for name in ["ann", "ben"] {
+        let row = client
+            .query_one("INSERT INTO users (username) VALUES ($1) RETURNING id", &[&name])
+            .await
+            .unwrap();
+        ids.push(row.get(0));
+    }
+    (database, client, ids[0], ids[1])
+}
+
+async fn last(client: &Client, user: Uuid) -> Option<String> {
+    let sql = "SELECT last_message_sent FROM users WHERE id = $1";
+    client.query_one(sql, &[&user]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn the_last_message_is_the_newest_by_its_own_time_whatever_happens_to_messages() {
+    let (_database, client, ann, ben) = two_users().await;
+    let send = async |from: Uuid, to: Uuid, content: &str, hour: i32| {
+        let sql = "INSERT INTO messages (sender_id, recipient_id, content, created_at)
+                   VALUES ($1, $2, $3, '2026-01-01Z'::timestamptz + make_interval(hours => $4))";
+        client.execute(sql, &[&from, &to, &content, &hour]).await.unwrap();
+    };
+    send(ann, ben, "eleven", 11).await;
+    // Written offline at ten, uploaded later.
+    send(ann, ben, "ten", 10).await;
+    assert_eq!(last(&client, ann).await.as_deref(), Some("eleven"));
+    client
+        .batch_execute("UPDATE messages SET created_at = created_at + interval '2 h' WHERE content = 'ten'")
+        .await
+        .unwrap();
+    assert_eq!(last(&client, ann).await.as_deref(), Some("ten"), "an edited time made it the newest");
+    client.batch_execute("UPDATE messages SET content = 'noon' WHERE content = 'ten'").await.unwrap();
+    assert_eq!(last(&client, ann).await.as_deref(), Some("noon"));
+    client.execute("UPDATE messages SET sender_id = $1 WHERE content = 'noon'", &[&ben]).await.unwrap();
+    assert_eq!(last(&client, ann).await.as_deref(), Some("eleven"));
+    assert_eq!(last(&client, ben).await.as_deref(), Some("noon"), "the new sender's last message is missing");
+    client.batch_execute("DELETE FROM messages WHERE content = 'eleven'").await.unwrap();
+    assert_eq!(last(&client, ann).await, None);
+    client.batch_execute("TRUNCATE messages").await.unwrap();
+    assert_eq!(last(&client, ben).await, None);
+}
+
+#[tokio::test]
+async fn reading_and_confirming_messages_leaves_users_alone() {
+    let (_database, client, ann, ben) = two_users().await;
+    let sql = "INSERT INTO messages (sender_id, recipient_id, content) VALUES ($1, $2, 'x')";
+    client.execute(sql, &[&ann, &ben]).await.unwrap();
+    let versions = "SELECT array_agg(xmin::text ORDER BY id) FROM users";
+    let before: Vec<String> = client.query_one(versions, &[]).await.unwrap().get(0);
+    client.batch_execute("UPDATE messages SET status = 'read', read_at = now()").await.unwrap();
+    let after: Vec<String> = client.query_one(versions, &[]).await.unwrap().get(0);
+    assert_eq!(before, after);
+}
