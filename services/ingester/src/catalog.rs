@@ -101,7 +101,9 @@ SELECT c.relkind::text, c.relreplident::text,
        c.oid::text,
        ARRAY(SELECT a.attname || ' ' || a.atttypid || ' ' || a.atttypmod FROM pg_attribute a
               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-                AND ($4::text[] IS NULL OR a.attname = ANY ($4)) ORDER BY a.attnum)
+                AND ($4::text[] IS NULL OR a.attname = ANY ($4)) ORDER BY a.attnum),
+       ARRAY(SELECT a.attname::text FROM pg_attribute a
+              WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.atttypid = 'uuid'::regtype)
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = $1 AND c.relname = $2";
 
@@ -152,6 +154,10 @@ async fn check_table(
         if !columns.contains(column) {
             return Err(fault(format!("has no column {column}")));
         }
+    }
+    let uuids: Vec<String> = row.get(9);
+    if let Some(column) = routed.clone().find(|column| !uuids.contains(column)) {
+        return Err(fault(format!("names its user in column {column}, which must be of type uuid")));
     }
     let covered = |column: &String| index.contains(column);
     let keeps_old_rows = match identity.as_str() {

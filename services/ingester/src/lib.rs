@@ -33,6 +33,10 @@ use crate::{metrics::IngesterMetrics, session::Session};
 /// # Errors
 /// The admin port is taken, or a metric is registered twice.
 pub fn start(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        config.sync.wal.enabled,
+        "sync.wal.enabled is false, but polling is not built yet; set it to true"
+    );
     let (readiness, metrics) = (Readiness::default(), Metrics::new()?);
     let counted = IngesterMetrics::register(&metrics)?;
     let rules = RuleSet::new(&config.sync.tables)?;

@@ -8,7 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use posduif_changelog::{Batch, LogError, LogWriter, connect as connect_redis};
+use posduif_changelog::{
+    Batch, LogError, LogWriter, Timeouts,
+    connect::{self, Connection},
+    durability,
+};
 use posduif_model::{Epoch, Lsn, rule::RuleSet};
 use posduif_runtime::{
     config::{RedisConfig, TenantConfig, WalConfig},
@@ -84,6 +88,8 @@ const QUEUE: usize = 4_096;
 pub const PATIENCE: Duration = Duration::from_secs(15);
 /// The server ends a walsender whose client is silent for this long; a successor need not wait longer.
 const WAL_SENDER_TIMEOUT: &str = "-c wal_sender_timeout=15s";
+/// How long the real reason of an end may come after its consequences.
+const GRACE: Duration = Duration::from_millis(100);
 /// Commits read at once when a predecessor left some unpublished.
 const COMMITS_AT_ONCE: usize = 1_000;
 
@@ -100,7 +106,7 @@ impl Session {
         // Should the ordinary connection end meanwhile, so does the attempt.
         let taken = tokio::select! {
             taken = takeover::take_over(self, &sql, &catalog) => taken?,
-            ended = parts.join_next() => return Err(reason(ended)),
+            ended = parts.join_next() => return Err(reason(ended, &mut parts).await),
         };
 
         let epoch = taken.state.epoch;
@@ -150,8 +156,10 @@ impl Session {
             tenant,
         };
         parts.spawn(async move { Ok(pipeline.run(events_in).await?) });
+        self.look_at_redis().await?;
         self.readiness.ready(self.tenant.id.to_string());
-        Err(reason(parts.join_next().await))
+        let ended = parts.join_next().await;
+        Err(reason(ended, &mut parts).await)
     }
 
     /// An ordinary connection whose end ends the session.
@@ -175,17 +183,65 @@ impl Session {
     }
 
     async fn writer(&self, token: i64) -> Result<LogWriter, SessionError> {
-        let connection = connect_redis::connect(self.redis.url.expose(), self.redis.response_timeout).await?;
-        Ok(LogWriter::claim(connection, &self.tenant.id, token).await?)
+        Ok(LogWriter::claim(self.redis().await?, &self.tenant.id, token).await?)
+    }
+
+    async fn redis(&self) -> Result<Connection, SessionError> {
+        let RedisConfig { connect_timeout: connect, response_timeout: response, .. } = self.redis;
+        Ok(connect::connect(self.redis.url.expose(), Timeouts { connect, response }).await?)
+    }
+
+    /// Says in the readiness, under `redis`, what puts the log at risk.
+    async fn look_at_redis(&self) -> Result<(), SessionError> {
+        let concerns = durability::concerns(&mut self.redis().await?).await?;
+        match concerns.is_empty() {
+            true => self.readiness.ready("redis"),
+            false => self.readiness.degraded("redis", concerns.join("; ")),
+        }
+        Ok(())
     }
 }
 
-/// How the first part that ended did.
-fn reason(ended: Option<Result<Result<(), SessionError>, JoinError>>) -> SessionError {
+type Ended = Option<Result<Result<(), SessionError>, JoinError>>;
+
+/// Why the session ended. One failing part closes the ends of others, which may be seen first: what only says that
+/// something else is gone waits a moment for the real reason.
+async fn reason(ended: Ended, parts: &mut JoinSet<Result<(), SessionError>>) -> SessionError {
+    let first = outcome(ended);
+    if !first.is_consequence() {
+        return first;
+    }
+    let real = async {
+        loop {
+            let Some(next) = parts.join_next().await else {
+                return None;
+            };
+            let next = outcome(Some(next));
+            if !next.is_consequence() {
+                return Some(next);
+            }
+        }
+    };
+    timeout(GRACE, real).await.ok().flatten().unwrap_or(first)
+}
+
+fn outcome(ended: Ended) -> SessionError {
     match ended {
         Some(Ok(Err(error))) => error,
         Some(Ok(Ok(()))) | None => SessionError::Closed,
         Some(Err(_)) => SessionError::Panicked,
+    }
+}
+
+impl SessionError {
+    fn is_consequence(&self) -> bool {
+        matches!(
+            self,
+            SessionError::Closed
+                | SessionError::Gate(GateError::Abandoned)
+                | SessionError::Pipeline(PipelineError::Abandoned)
+                | SessionError::Wal(WalError::Abandoned)
+        )
     }
 }
 

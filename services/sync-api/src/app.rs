@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, thread::available_parallelism};
 
+use posduif_changelog::Timeouts;
 use posduif_changelog::LogError;
 use posduif_model::{
     TenantId,
@@ -71,7 +72,11 @@ impl App {
         let secret = config.auth.jwt_secret()?;
         let secret = secret.expose_secret().as_bytes();
         let redis = &config.redis;
-        let redis = posduif_changelog::pool(redis.url.expose(), redis.pool_size, redis.response_timeout)?;
+        let redis = posduif_changelog::pool(
+            redis.url.expose(),
+            redis.pool_size,
+            Timeouts { connect: redis.connect_timeout, response: redis.response_timeout },
+        )?;
         let mut tenants = BTreeMap::new();
         for tenant in &config.tenants {
             let pool =

@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod connect;
 pub mod device_auth;
+pub mod durability;
 pub mod entry;
 pub mod error;
 pub mod fold;
@@ -18,7 +19,7 @@ pub mod state;
 pub mod writer;
 
 pub use batch::Batch;
-pub use connect::{RedisPool, pool};
+pub use connect::{RedisPool, Timeouts, pool};
 pub use entry::Entry;
 pub use error::LogError;
 pub use key::Keys;

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use posduif_model::{Epoch, Lsn, Position, TenantId};
-use redis::{AsyncCommands, aio::MultiplexedConnection};
+use redis::AsyncCommands;
 
 use crate::{
     batch::{Batch, Guard},
+    connect::Connection,
     error::LogError,
     key::Keys,
     record::CommitRecord,
@@ -21,7 +22,7 @@ type StoredEntry = (String, Vec<(String, Vec<u8>)>);
 /// It owns its connection: order and durability proofs hold per connection, not per server.
 #[derive(Debug)]
 pub struct LogWriter {
-    connection: MultiplexedConnection,
+    connection: Connection,
     keys: Keys,
     token: i64,
     scripts: Scripts,
@@ -32,11 +33,7 @@ impl LogWriter {
     ///
     /// # Errors
     /// `Fenced` when Redis has seen a higher token.
-    pub async fn claim(
-        connection: MultiplexedConnection,
-        tenant: &TenantId,
-        token: i64,
-    ) -> Result<Self, LogError> {
+    pub async fn claim(connection: Connection, tenant: &TenantId, token: i64) -> Result<Self, LogError> {
         let mut writer = LogWriter { connection, keys: Keys::new(tenant), token, scripts: Scripts::new() };
         let claim = &writer.scripts.claim;
         let () = claim.key(writer.keys.token()).arg(token).invoke_async(&mut writer.connection).await?;
@@ -145,10 +142,7 @@ impl LogWriter {
     }
 
     /// The highest fencing token that Redis has seen, 0 where it has seen none.
-    pub async fn highest_token(
-        connection: &mut MultiplexedConnection,
-        tenant: &TenantId,
-    ) -> Result<i64, LogError> {
+    pub async fn highest_token(connection: &mut Connection, tenant: &TenantId) -> Result<i64, LogError> {
         let held: Option<i64> = connection.get(Keys::new(tenant).token()).await?;
         Ok(held.unwrap_or(0))
     }

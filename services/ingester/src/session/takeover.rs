@@ -1,6 +1,6 @@
 //! A tenant's slot, log and database in, the right to write its log out.
 
-use posduif_changelog::{LogError, LogState, LogWriter, Watermark, connect as connect_redis};
+use posduif_changelog::{LogError, LogState, LogWriter, Watermark};
 use posduif_model::{Epoch, Lsn};
 use tokio::time::timeout;
 use tokio_postgres::Client;
@@ -119,8 +119,7 @@ async fn claim(session: &Session, sql: &Client, guard: &Guard) -> Result<(i64, L
         Err(SessionError::Log(LogError::Fenced)) => {}
         claimed => return Ok((token, claimed?)),
     }
-    let mut redis =
-        connect_redis::connect(session.redis.url.expose(), session.redis.response_timeout).await?;
+    let mut redis = session.redis().await?;
     let seen = LogWriter::highest_token(&mut redis, &session.tenant.id).await?;
     tracing::warn!(tenant = %session.tenant.id, token, seen, "the fencing sequence lies behind Redis; moving it on");
     // Not by somebody whose walsender has died meanwhile and whose successor issued that token.

@@ -15,6 +15,8 @@ pub enum WalError {
     NoTls,
     #[error("the tenant's url names no {0}")]
     Incomplete(&'static str),
+    #[error("the session that read the stream is gone")]
+    Abandoned,
     #[error("PostgreSQL said nothing for {0} s; taking the connection for dead")]
     Silent(u64),
 }

@@ -40,7 +40,7 @@ pub async fn report<W: AsyncWrite + Unpin>(mut writer: W, mut feedback: Feedback
             () = feedback.answer_now.notified() => false,
             changed = feedback.confirmed.changed() => match changed {
                 Ok(()) => false,
-                Err(_) => return Err(WalError::Protocol("the consumer is gone")),
+                Err(_) => return Err(WalError::Abandoned),
             },
         };
         let confirmed = *feedback.confirmed.borrow_and_update();

@@ -75,7 +75,7 @@ pub async fn receive<R: AsyncRead + Unpin>(
             },
         };
         if events.send(event).await.is_err() {
-            return Err(WalError::Protocol("the consumer is gone"));
+            return Err(WalError::Abandoned);
         }
     }
 }

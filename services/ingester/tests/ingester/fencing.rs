@@ -1,16 +1,14 @@
 //! P5 and P4 at the scripts themselves: who may write, and after what.
 
-use std::time::Duration;
-
 use posduif_changelog::{
-    Batch, CommitRecord, Keys, LogError, LogState, LogWriter, Watermark, connect::connect,
+    Batch, CommitRecord, Keys, LogError, LogState, LogWriter, Timeouts, Watermark, connect::connect,
 };
 use posduif_model::{Bucket, Change, Epoch, Lsn, Op, TenantId, rule::RulesHash};
 use posduif_testkit::Servers;
 
 async fn writer(tenant: &TenantId, token: i64) -> Result<LogWriter, LogError> {
     let url = Servers::shared().await.redis_url();
-    LogWriter::claim(connect(url, Duration::from_secs(5)).await?, tenant, token).await
+    LogWriter::claim(connect(url, Timeouts::default()).await?, tenant, token).await
 }
 
 fn fresh() -> (TenantId, LogState) {

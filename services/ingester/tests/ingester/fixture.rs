@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use posduif_changelog::{Entry, LogReader, LogState, pool, reader::Read};
+use posduif_changelog::{Entry, LogReader, LogState, Timeouts, pool, reader::Read};
 use posduif_ingester::{metrics::IngesterMetrics, session::Session};
 use posduif_migrations::migrate;
 use posduif_model::{Bucket, Lsn, Op, TenantId, UserId, rule::RuleSet};
@@ -66,7 +66,7 @@ impl Tenant {
         let rules = RuleSet::new(&config.sync.tables).unwrap();
         migrate(&mut client, &rules, &config.sync.wal.publication, None).await.unwrap();
         let tenant: TenantConfig = config.tenants[0].clone();
-        let redis = pool(servers.redis_url(), 4, Duration::from_secs(5)).unwrap();
+        let redis = pool(servers.redis_url(), 4, Timeouts::default()).unwrap();
         let log = LogReader::new(redis, &tenant.id);
         let metrics = IngesterMetrics::register(&Metrics::new().unwrap()).unwrap();
         let readiness = Readiness::default();

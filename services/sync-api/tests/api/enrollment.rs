@@ -201,7 +201,7 @@ async fn an_earlier_token_that_is_used_while_the_new_one_is_made_dies_too() {
 #[tokio::test]
 async fn what_was_read_of_a_credential_before_it_changed_is_not_cached_after() {
     let redis = Servers::shared().await.redis_url();
-    let pool = posduif_changelog::pool(redis.as_str(), 2, Duration::from_secs(5)).unwrap();
+    let pool = posduif_changelog::pool(redis.as_str(), 2, posduif_changelog::Timeouts::default()).unwrap();
     let tenant: TenantId = "cache_of_credentials".parse().unwrap();
     let cache = DeviceAuthCache::new(pool, &tenant);
     let (device, user) = ("phone".parse().unwrap(), "00000000-0000-0000-0000-000000000001".parse().unwrap());
@@ -220,4 +220,33 @@ async fn what_was_read_of_a_credential_before_it_changed_is_not_cached_after() {
     assert_eq!(cache.get(&device).await.unwrap().auth, Some(auth("new")));
     cache.forget(&device).await.unwrap();
     assert_eq!(cache.get(&device).await.unwrap().auth, None);
+}
+
+#[tokio::test]
+async fn nobody_touches_the_cache_of_credentials_without_a_valid_token() {
+    let api = Api::start().await;
+    let (_, jwt) = api.web_user("bob").await;
+    let ann = api.phone(&jwt, "ann").await;
+    ok(api.get("/api/app-instructions").by(&ann)).await;
+    let redis = Servers::shared().await.redis_url();
+    let pool = posduif_changelog::pool(redis.as_str(), 2, posduif_changelog::Timeouts::default()).unwrap();
+    let cache = DeviceAuthCache::new(pool, &api.tenant);
+    let known = cache.get(&ann.id.parse().unwrap()).await.unwrap();
+    assert!(known.auth.is_some());
+
+    let real = api.enrollment_token(&jwt, &json!({})).await;
+    let forged = format!("{}.{}", real.split_once('.').unwrap().0, "A".repeat(43));
+    let used = api.enrollment_token(&jwt, &json!({})).await;
+    ok(api.complete(&used, "phone-2", "ben")).await;
+    let bound = api.enrollment_token(&jwt, &json!({"username": "ben"})).await;
+    for token in [&forged, &used] {
+        for device in [ann.id.as_str(), "phone-of-nobody"] {
+            assert_eq!(refused(api.complete(token, device, "ann")).await, is(400, "INVALID_TOKEN"));
+        }
+    }
+    // Names and devices of others are no reason either.
+    assert_eq!(refused(api.complete(&real, &ann.id, "new")).await, is(409, "CONFLICT"));
+    assert_eq!(refused(api.complete(&bound, &ann.id, "ann")).await, is(409, "CONFLICT"));
+    assert_eq!(cache.get(&ann.id.parse().unwrap()).await.unwrap(), known);
+    assert_eq!(cache.get(&"phone-of-nobody".parse().unwrap()).await.unwrap(), Cached::default());
 }

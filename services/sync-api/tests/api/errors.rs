@@ -5,7 +5,7 @@ use std::{io::Write, time::Duration};
 use posduif_changelog::{Keys, connect::connect};
 use posduif_runtime::config::Config;
 use posduif_sync_api::{app::App, clock::Clock};
-use posduif_testkit::{Process, Scratch, Servers, binaries, eventually_true};
+use posduif_testkit::{Servers, eventually_true};
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 
@@ -138,7 +138,7 @@ async fn a_log_that_is_missing_is_awaited() {
     let (_, jwt) = api.web_user("bob").await;
     let ann = api.phone(&jwt, "ann").await;
     let mut redis =
-        connect(Servers::shared().await.redis_url().as_str(), Duration::from_secs(5)).await.unwrap();
+        connect(Servers::shared().await.redis_url().as_str(), posduif_changelog::Timeouts::default()).await.unwrap();
     let key = Keys::new(&api.tenant).state();
     let () = redis::cmd("DEL").arg(key).query_async(&mut redis).await.unwrap();
     assert_eq!(refused(api.incoming(&ann, "start", 1)).await, is(503, "SYNC_ERROR"));
@@ -211,36 +211,15 @@ async fn a_request_that_has_begun_is_answered_although_the_server_is_asked_to_en
 #[tokio::test]
 async fn the_program_serves_until_it_is_asked_to_end_and_then_drains() {
     let api = Api::start().await;
-    let servers = Servers::shared().await;
-    let (port, admin) = (free_port(), free_port());
-    let scratch = Scratch::new();
-    let file = scratch.join("config.yaml");
-    let yaml = format!(
-        "tenants: [{{url: '{}'}}]\nredis: {{url: '{}'}}\nauth: {{jwt_secret: '{SECRET}'}}\napi: {{bind: '127.0.0.1:{port}'}}\nadmin: {{api_bind: '127.0.0.1:{admin}'}}\n",
-        api.database.url(),
-        servers.redis_url(),
-    );
-    std::fs::write(&file, yaml).unwrap();
-    let program = binaries::path("posduif-sync-api").await;
-    let mut process = Process::command(program).arg("--config").arg(&file).spawn();
-    let client = reqwest::Client::new();
-    eventually_true(Duration::from_secs(20), "the replica is ready", async || {
-        let ready = client.get(format!("http://127.0.0.1:{admin}/readyz")).send().await?;
-        Ok(ready.status() == 200)
-    })
-    .await;
-    let health = client.get(format!("http://127.0.0.1:{port}/health")).send().await.unwrap();
-    assert_eq!(health.text().await.unwrap(), "OK");
-    let metrics = client.get(format!("http://127.0.0.1:{admin}/metrics")).send().await.unwrap();
-    let metrics = metrics.text().await.unwrap();
+    let mut program = api.program("").await;
+    program.until(200, "the replica is ready").await;
+    let get = async |url: String| reqwest::get(url).await.unwrap().text().await.unwrap();
+    assert_eq!(get(format!("{}/health", program.base)).await, "OK");
+    let metrics = get(format!("{}/metrics", program.admin)).await;
     assert!(
         metrics.contains(r#"posduif_api_requests_total{method="GET",route="/health",status="200"} 1"#),
         "{metrics}"
     );
     // The client's idle connection does not hold the process up.
-    assert_eq!(process.terminate(Duration::from_secs(10)).await, 0, "{}", process.log());
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    assert_eq!(program.process.terminate(Duration::from_secs(10)).await, 0, "{}", program.process.log());
 }

@@ -7,7 +7,7 @@ use posduif_migrations::migrate;
 use posduif_model::{Bucket, Change, DeviceId, Epoch, Lsn, Op, Position, TenantId, UserId, rule::RuleSet};
 use posduif_runtime::{config::Config, metrics::Metrics};
 use posduif_sync_api::{app::App, clock::Clock, credential::password, metrics::RequestMetrics, service};
-use posduif_testkit::{Database, Servers};
+use posduif_testkit::{Database, Process, Scratch, Servers, binaries, eventually};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tokio::{sync::Mutex, task::JoinHandle};
@@ -68,7 +68,7 @@ impl Api {
         migrate(&mut sql, &rules, "posduif", None).await.unwrap();
 
         let tenant = config.tenants[0].id.clone();
-        let connection = connect(redis.as_str(), Duration::from_secs(5)).await.unwrap();
+        let connection = connect(redis.as_str(), posduif_changelog::Timeouts::default()).await.unwrap();
         let writer = LogWriter::claim(connection, &tenant, 1).await.unwrap();
         let mut log = Log { writer, epoch: Epoch::from_random(1), previous: Lsn::ZERO };
         log.open(2, insert_lsn(&sql).await, rules.hash().as_str(), None).await;
@@ -181,6 +181,49 @@ impl Api {
         self.log.lock().await.commit(at, origin, buckets, changes).await;
         at
     }
+}
+
+/// The real program, beside the server in this process.
+pub struct Program {
+    pub process: Process,
+    pub base: String,
+    pub admin: String,
+    _files: Scratch,
+}
+
+impl Program {
+    /// Waits until the admin port says this of the replica's readiness, and returns what it says.
+    pub async fn until(&self, status: u16, what: &str) -> String {
+        let url = format!("{}/readyz", self.admin);
+        eventually(Duration::from_secs(20), what, async || {
+            let answer = reqwest::get(&url).await?;
+            Ok(if answer.status() == status { Some(answer.text().await?) } else { None })
+        })
+        .await
+    }
+}
+
+impl Api {
+    /// Starts the program for the same tenant; `sections` are as for [`Api::with`].
+    pub async fn program(&self, sections: &str) -> Program {
+        let [port, admin] = [free_port(), free_port()];
+        let files = Scratch::new();
+        let file = files.join("config.yaml");
+        let yaml = format!(
+            "tenants: [{{url: '{}'}}]\nredis: {{url: '{}'}}\nauth: {{jwt_secret: '{SECRET}'}}\napi: {{bind: '127.0.0.1:{port}'}}\nadmin: {{api_bind: '127.0.0.1:{admin}'}}\n{sections}",
+            self.database.url(),
+            Servers::shared().await.redis_url(),
+        );
+        std::fs::write(&file, yaml).unwrap();
+        let program = binaries::path("posduif-sync-api").await;
+        let process = Process::command(program).arg("--config").arg(&file).spawn();
+        let at = |port| format!("http://127.0.0.1:{port}");
+        Program { process, base: at(port), admin: at(admin), _files: files }
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Runs a server in this process; its task ends after the token is cancelled.

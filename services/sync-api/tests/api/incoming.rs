@@ -1,9 +1,10 @@
 //! Pages of the log: what a device gets, and when it must begin again.
 
 use posduif_model::{Bucket, Change, Op};
+use posduif_runtime::config::Config;
 use serde_json::json;
 
-use crate::fixture::{Api, Phone, delete, insert_lsn, is, ok, pluck, put, refused};
+use crate::fixture::{Api, By, Phone, delete, insert_lsn, is, ok, pluck, put, refused, serve};
 
 /// A phone that has taken its snapshot, and its cursor.
 async fn synced(api: &Api) -> (Phone, String) {
@@ -116,15 +117,47 @@ async fn another_epoch_or_other_rules_end_a_cursor() {
 }
 
 #[tokio::test]
-async fn a_cursor_works_for_its_own_device_only() {
+async fn a_cursor_that_is_not_this_devices_begins_again() {
     let api = Api::start().await;
     let (ann, cursor) = synced(&api).await;
     let (_, jwt) = api.web_user("jane").await;
     let ben = api.phone(&jwt, "ben").await;
-    for since in [cursor.as_str(), "x", "", &cursor[1..]] {
-        assert_eq!(refused(api.incoming(&ben, since, 100)).await, is(400, "VALIDATION_ERROR"), "{since}");
+    for since in [cursor.as_str(), "x", "%FF", &"A".repeat(20_000), &cursor[1..]] {
+        assert_eq!(refused(api.incoming(&ben, since, 100)).await, is(410, "CURSOR_EXPIRED"), "{since:.80}");
     }
+    assert_eq!(refused(api.incoming(&ben, "", 100)).await, is(400, "VALIDATION_ERROR"));
     ok(api.incoming(&ann, &cursor, 100)).await;
+}
+
+#[tokio::test]
+async fn a_device_that_was_given_to_another_user_begins_again() {
+    let api = Api::start().await;
+    let (ann, cursor) = synced(&api).await;
+    let ben = api.user("ben", "mobile").await;
+    api.sql.execute("UPDATE devices SET user_id = $1 WHERE id = $2", &[&ben.uuid(), &ann.id]).await.unwrap();
+    let (_, jwt) = api.web_user("jane").await;
+    let token = api.enrollment_token(&jwt, &json!({"username": "ben"})).await;
+    let renewed = ok(api.complete(&token, &ann.id, "ben")).await;
+    assert_eq!(renewed["user_id"], json!(ben));
+    let phone = Phone { token: renewed["device_token"].as_str().unwrap().to_owned(), user: ben, ..ann };
+    assert_eq!(refused(api.incoming(&phone, &cursor, 100)).await, is(410, "CURSOR_EXPIRED"));
+}
+
+#[tokio::test]
+async fn a_new_secret_of_the_installation_begins_again() {
+    let api = Api::start().await;
+    let (ann, cursor) = synced(&api).await;
+    let redis = posduif_testkit::Servers::shared().await.redis_url();
+    let yaml = format!(
+        "tenants: [{{url: '{}'}}]\nredis: {{url: '{redis}'}}\nauth: {{jwt_secret: 'another secret of the tests, 32 bytes'}}",
+        api.database.url()
+    );
+    let (base, shutdown, _) = serve(&Config::from_yaml(&yaml).unwrap());
+    let client = reqwest::Client::new();
+    let incoming = |since: &str| client.get(format!("{base}/api/sync/incoming?since={since}")).by(&ann);
+    assert_eq!(refused(incoming(&cursor)).await, is(410, "CURSOR_EXPIRED"));
+    ok(incoming("start")).await;
+    shutdown.cancel();
 }
 
 #[tokio::test]

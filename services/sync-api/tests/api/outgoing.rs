@@ -105,6 +105,62 @@ async fn what_the_database_itself_refuses_leaves_the_other_items_alone() {
     assert_eq!(receipt["failed_messages"][0]["message_id"], upload["messages"][1]["id"]);
 }
 
+/// A rule of the application about messages that its database enforces.
+async fn with_rule(api: &Api, trigger: &str, error: &str) {
+    let sql = format!(
+        "CREATE FUNCTION rule() RETURNS trigger LANGUAGE plpgsql AS
+         $$ BEGIN IF NEW.content = 'bad' THEN RAISE EXCEPTION 'no' USING ERRCODE = '{error}'; END IF; RETURN NEW; END $$;
+         {trigger} ON messages FOR EACH ROW EXECUTE FUNCTION rule()"
+    );
+    api.sql.batch_execute(&sql).await.unwrap();
+}
+
+#[tokio::test]
+async fn whatever_the_database_says_of_one_item_leaves_the_other_items_alone() {
+    let deferred = "CREATE CONSTRAINT TRIGGER t AFTER INSERT";
+    let deferred = format!("{deferred} ON messages DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION rule() --");
+    for (trigger, error, code) in [
+        ("CREATE TRIGGER t BEFORE INSERT", "insufficient_privilege", "INTERNAL_ERROR"),
+        ("CREATE TRIGGER t BEFORE INSERT", "undefined_table", "INTERNAL_ERROR"),
+        ("CREATE TRIGGER t BEFORE INSERT", "feature_not_supported", "INTERNAL_ERROR"),
+        ("CREATE TRIGGER t BEFORE INSERT", "raise_exception", "VALIDATION_ERROR"),
+        (deferred.as_str(), "check_violation", "VALIDATION_ERROR"),
+        (deferred.as_str(), "insufficient_privilege", "INTERNAL_ERROR"),
+    ] {
+        let (api, ann, bob) = start().await;
+        with_rule(&api, trigger, error).await;
+        let upload = json!({"messages": [message(bob, "a"), message(bob, "bad"), message(bob, "b")]});
+        let receipt = ok(api.outgoing(&ann, &upload)).await;
+        assert_eq!((&receipt["synced_count"], &receipt["failed_count"]), (&json!(2), &json!(1)), "{error}");
+        assert_eq!(receipt["failed_messages"][0]["code"], code, "{error}");
+        assert_eq!(receipt["failed_messages"][0]["message_id"], upload["messages"][1]["id"]);
+        assert_eq!(stored(&api).await.len(), 2, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_work_now_fails_the_upload_as_a_whole() {
+    for error in ["disk_full", "query_canceled", "admin_shutdown", "deadlock_detected"] {
+        let (api, ann, bob) = start().await;
+        with_rule(&api, "CREATE TRIGGER t BEFORE INSERT", error).await;
+        let upload = json!({"messages": [message(bob, "a"), message(bob, "bad")]});
+        assert_eq!(refused(api.outgoing(&ann, &upload)).await, is(503, "DATABASE_ERROR"), "{error}");
+        assert_eq!(stored(&api).await, []);
+    }
+}
+
+#[tokio::test]
+async fn times_of_the_server_have_milliseconds() {
+    let (api, ann, _) = start().await;
+    let receipt = ok(api.outgoing(&ann, &json!({}))).await;
+    let page = ok(api.incoming(&ann, "start", 1)).await;
+    for answer in [receipt, page] {
+        let time = answer["sync_timestamp"].as_str().unwrap();
+        assert_eq!(time.len(), "2026-01-15T10:45:00.123Z".len(), "{time}");
+        assert!(time.ends_with('Z'), "{time}");
+    }
+}
+
 #[tokio::test]
 async fn reading_is_for_the_recipient_and_can_be_repeated() {
     let (api, ann, bob) = start().await;

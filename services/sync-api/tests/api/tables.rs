@@ -1,0 +1,159 @@
+//! Declared tables that are altered under the feet of a snapshot, or that cannot be served as they are.
+
+use std::time::Duration;
+
+use posduif_sync_api::{app::App, clock::Clock};
+use posduif_runtime::config::Config;
+use posduif_testkit::eventually_true;
+use serde_json::{Value, json};
+
+use crate::fixture::{Api, By, Phone, SECRET, is, ok, refused};
+
+const TASKS: &str = "sync:
+  tables:
+    - {table: public.tasks, buckets: ['user:{owner_id}'], columns: [id, code]}
+";
+
+/// A phone with tasks of its own, numbered from 1.
+async fn with_tasks(count: i32) -> (Api, Phone) {
+    let api = Api::with(TASKS).await;
+    let (_, jwt) = api.web_user("bob").await;
+    let ann = api.phone(&jwt, "ann").await;
+    let sql = "INSERT INTO tasks SELECT n, $2, 'x', 'h' FROM generate_series(1, $1) n";
+    api.sql.execute(sql, &[&count, &ann.user.uuid()]).await.unwrap();
+    (api, ann)
+}
+
+async fn cursor_after(api: &Api, phone: &Phone, rows: usize) -> String {
+    let page = ok(api.incoming(phone, "start", rows)).await;
+    assert_eq!(page["changes"].as_array().unwrap().len(), rows);
+    page["cursor"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_table_that_is_rewritten_while_its_page_is_read_loses_no_row() {
+    let (api, ann) = with_tasks(20).await;
+    let other = api.database.connect().await;
+    other.batch_execute("BEGIN; ALTER TABLE tasks ALTER COLUMN code TYPE char(9)").await.unwrap();
+    let page = tokio::spawn(api.incoming(&ann, "start", 500).send());
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                    WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually_true(Duration::from_secs(10), "the page waits for the table", async || {
+        Ok(api.sql.query_one(waiting, &[]).await?.get::<_, i64>(0) > 0)
+    })
+    .await;
+    other.batch_execute("COMMIT").await.unwrap();
+    let page: Value = page.await.unwrap().unwrap().json().await.unwrap();
+    assert_eq!(page["changes"].as_array().unwrap().len(), 20);
+}
+
+#[tokio::test]
+async fn columns_that_a_key_only_includes_are_no_part_of_it() {
+    let (api, ann) = with_tasks(1).await;
+    let include = "ALTER TABLE tasks DROP CONSTRAINT tasks_pkey, ADD PRIMARY KEY (id) INCLUDE (code)";
+    api.sql.batch_execute(include).await.unwrap();
+    let told = ok(api.get("/api/app-instructions").by(&ann)).await;
+    assert_eq!(told["tables"][1]["primary_key"], json!(["id"]));
+    assert_eq!(ok(api.incoming(&ann, "start", 500)).await["changes"][0]["key"], json!({"id": 1}));
+}
+
+#[tokio::test]
+async fn a_key_of_several_columns_keeps_its_own_order() {
+    let (api, ann) = with_tasks(1).await;
+    let key = "ALTER TABLE tasks DROP CONSTRAINT tasks_pkey, ADD PRIMARY KEY (code, id)";
+    api.sql.batch_execute(key).await.unwrap();
+    let told = ok(api.get("/api/app-instructions").by(&ann)).await;
+    assert_eq!(told["tables"][1]["primary_key"], json!(["code", "id"]));
+}
+
+#[tokio::test]
+async fn a_key_that_changes_during_a_snapshot_begins_it_again() {
+    for change in [
+        "ALTER TABLE tasks DROP CONSTRAINT tasks_pkey, ADD PRIMARY KEY (id, code)",
+        "ALTER TABLE tasks DROP CONSTRAINT tasks_pkey, ADD PRIMARY KEY (hidden, id)",
+        "ALTER TABLE tasks ALTER id TYPE uuid USING gen_random_uuid()",
+        "ALTER TABLE tasks ALTER id TYPE text",
+        "ALTER TABLE tasks DROP CONSTRAINT tasks_pkey",
+        "DROP TABLE tasks",
+    ] {
+        let (api, ann) = with_tasks(5).await;
+        let cursor = cursor_after(&api, &ann, 2).await;
+        api.sql.batch_execute(change).await.unwrap();
+        let answer = refused(api.incoming(&ann, &cursor, 2)).await;
+        assert_eq!(answer, is(410, "CURSOR_EXPIRED"), "{change}");
+    }
+}
+
+#[tokio::test]
+async fn other_columns_may_change_during_a_snapshot() {
+    let (api, ann) = with_tasks(5).await;
+    let cursor = cursor_after(&api, &ann, 2).await;
+    api.sql.batch_execute("ALTER TABLE tasks ALTER code TYPE text, ADD more int, DROP hidden").await.unwrap();
+    let page = ok(api.incoming(&ann, &cursor, 500)).await;
+    assert_eq!(page["changes"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_key_too_long_for_a_cursor_is_an_error_and_not_a_cursor_that_never_opens() {
+    let (api, ann) = with_tasks(3).await;
+    api.sql
+        .batch_execute("ALTER TABLE tasks ALTER id TYPE text USING repeat('x', 20000) || id")
+        .await
+        .unwrap();
+    assert_eq!(refused(api.incoming(&ann, "start", 1)).await, is(500, "INTERNAL_ERROR"));
+    assert_eq!(ok(api.incoming(&ann, "start", 500)).await["changes"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_table_that_does_not_fit_its_declaration_is_not_served() {
+    for change in [
+        "ALTER TABLE tasks ALTER owner_id TYPE text",
+        "ALTER TABLE tasks DROP owner_id",
+        "ALTER TABLE tasks DROP code",
+        "ALTER TABLE tasks DROP CONSTRAINT tasks_pkey, ADD PRIMARY KEY (hidden)",
+    ] {
+        let (api, ann) = with_tasks(1).await;
+        api.sql.batch_execute(change).await.unwrap();
+        assert_eq!(refused(api.incoming(&ann, "start", 500)).await, is(503, "SYNC_ERROR"), "{change}");
+        let instructions = api.get("/api/app-instructions").by(&ann);
+        assert_eq!(refused(instructions).await, is(503, "SYNC_ERROR"), "{change}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_does_not_fit_its_declaration_is_told_to_the_operator() {
+    let (api, _) = with_tasks(1).await;
+    let mut program = api.program(TASKS).await;
+    program.until(200, "the replica is ready").await;
+    api.sql.batch_execute("ALTER TABLE tasks ALTER owner_id TYPE text").await.unwrap();
+    let told = program.until(503, "the replica is not ready").await;
+    assert!(told.contains("public.tasks: column owner_id is not of type uuid"), "{told}");
+    api.sql.batch_execute("ALTER TABLE tasks ALTER owner_id TYPE uuid USING owner_id::uuid").await.unwrap();
+    program.until(200, "the replica is ready again").await;
+    assert_eq!(program.process.terminate(Duration::from_secs(10)).await, 0, "{}", program.process.log());
+}
+
+#[tokio::test]
+async fn declarations_that_no_device_can_use_stop_the_start() {
+    for (tables, place) in [
+        ("{table: users, buckets: [shared]}", "public.users"),
+        ("{table: users, buckets: [shared], columns: [id, device_id]}", "column device_id"),
+        ("{table: users, buckets: [shared], columns: [id, enrollment_token_id]}", "column enrollment_token_id"),
+        (
+            "{table: messages, buckets: [shared], columns: [id, content], write: {owner: sender_id, columns: [content], version: updated_at}}",
+            "column sender_id",
+        ),
+        ("{table: a, buckets: [shared], columns: [id, ID]}", "column ID"),
+        ("{table: Messages, buckets: [shared]}", "public.Messages"),
+        ("{table: a_b, buckets: [shared]}, {table: a.b, buckets: [shared]}", "a.b"),
+        ("{table: SQLite_x, buckets: [shared]}", "public.SQLite_x"),
+        ("{table: posduif.x, buckets: [shared]}", "posduif.x"),
+    ] {
+        let yaml = format!(
+            "tenants: [{{url: 'postgres://u@h/d'}}]\nauth: {{jwt_secret: '{SECRET}'}}\nsync: {{tables: [{tables}]}}"
+        );
+        let started = App::new(&Config::from_yaml(&yaml).unwrap(), Clock::system());
+        let error = started.err().expect(tables).to_string();
+        assert!(error.contains(place), "{error}");
+    }
+}
