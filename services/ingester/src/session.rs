@@ -1,6 +1,9 @@
 //! One tenant in, its log kept up to date for as long as every connection holds.
 
+mod end;
 mod takeover;
+
+pub use end::SessionError;
 
 use std::{
     collections::VecDeque,
@@ -9,66 +12,35 @@ use std::{
 };
 
 use posduif_changelog::{
-    Batch, LogError, LogWriter, Timeouts,
+    Batch, LogWriter, Timeouts,
     connect::{self, Connection},
     durability,
 };
 use posduif_model::{Epoch, Lsn, rule::RuleSet};
 use posduif_runtime::{
     config::{RedisConfig, TenantConfig, WalConfig},
-    postgres::{self, ConnectError, PINNED_OPTIONS, TlsError},
+    postgres::{self, PINNED_OPTIONS},
     readiness::Readiness,
 };
 use tokio::{
     sync::{Notify, mpsc, watch},
-    task::{JoinError, JoinSet},
+    task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_postgres::Client;
 
 use crate::{
-    catalog::{Catalog, CatalogError},
-    gate::{Gate, GateError, Stored},
-    guard::{APPLICATION, Guard, GuardError},
+    catalog::Catalog,
+    gate::{Gate, Stored},
+    guard::{APPLICATION, Guard},
     health::Health,
     heartbeat,
     metrics::IngesterMetrics,
-    pipeline::{Limits, Pipeline, PipelineError},
+    pipeline::{Limits, Pipeline},
     progress::Progress,
     transaction::Assembler,
-    wal::{self, Feedback, ReplicationConnection, WalError},
+    wal::{self, Feedback, ReplicationConnection},
 };
-
-/// Why a session ended; the tenant's supervisor begins another one.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    #[error("PostgreSQL refused")]
-    Postgres(#[from] tokio_postgres::Error),
-    #[error(transparent)]
-    Catalog(#[from] CatalogError),
-    #[error(transparent)]
-    Wal(#[from] WalError),
-    #[error(transparent)]
-    Log(#[from] LogError),
-    #[error(transparent)]
-    Gate(#[from] GateError),
-    #[error(transparent)]
-    Pipeline(#[from] PipelineError),
-    #[error(transparent)]
-    Guard(#[from] GuardError),
-    #[error("replication slot {0} belongs to another database or plugin; set sync.wal.slot_name")]
-    ForeignSlot(String),
-    #[error("PostgreSQL did not answer within {} s", PATIENCE.as_secs())]
-    Silent,
-    #[error("the connection to PostgreSQL was closed")]
-    Closed,
-    #[error("a part of the session panicked")]
-    Panicked,
-}
 
 /// What a session needs; it outlives sessions.
 #[derive(Clone, Debug)]
@@ -88,8 +60,6 @@ const QUEUE: usize = 4_096;
 pub const PATIENCE: Duration = Duration::from_secs(15);
 /// The server ends a walsender whose client is silent for this long; a successor need not wait longer.
 const WAL_SENDER_TIMEOUT: &str = "-c wal_sender_timeout=15s";
-/// How long the real reason of an end may come after its consequences.
-const GRACE: Duration = Duration::from_millis(100);
 /// Commits read at once when a predecessor left some unpublished.
 const COMMITS_AT_ONCE: usize = 1_000;
 
@@ -106,7 +76,7 @@ impl Session {
         // Should the ordinary connection end meanwhile, so does the attempt.
         let taken = tokio::select! {
             taken = takeover::take_over(self, &sql, &catalog) => taken?,
-            ended = parts.join_next() => return Err(reason(ended, &mut parts).await),
+            ended = parts.join_next() => return Err(end::reason(ended, &mut parts).await),
         };
 
         let epoch = taken.state.epoch;
@@ -159,7 +129,7 @@ impl Session {
         self.look_at_redis().await?;
         self.readiness.ready(self.tenant.id.to_string());
         let ended = parts.join_next().await;
-        Err(reason(ended, &mut parts).await)
+        Err(end::reason(ended, &mut parts).await)
     }
 
     /// An ordinary connection whose end ends the session.
@@ -199,49 +169,6 @@ impl Session {
             false => self.readiness.degraded("redis", concerns.join("; ")),
         }
         Ok(())
-    }
-}
-
-type Ended = Option<Result<Result<(), SessionError>, JoinError>>;
-
-/// Why the session ended. One failing part closes the ends of others, which may be seen first: what only says that
-/// something else is gone waits a moment for the real reason.
-async fn reason(ended: Ended, parts: &mut JoinSet<Result<(), SessionError>>) -> SessionError {
-    let first = outcome(ended);
-    if !first.is_consequence() {
-        return first;
-    }
-    let real = async {
-        loop {
-            let Some(next) = parts.join_next().await else {
-                return None;
-            };
-            let next = outcome(Some(next));
-            if !next.is_consequence() {
-                return Some(next);
-            }
-        }
-    };
-    timeout(GRACE, real).await.ok().flatten().unwrap_or(first)
-}
-
-fn outcome(ended: Ended) -> SessionError {
-    match ended {
-        Some(Ok(Err(error))) => error,
-        Some(Ok(Ok(()))) | None => SessionError::Closed,
-        Some(Err(_)) => SessionError::Panicked,
-    }
-}
-
-impl SessionError {
-    fn is_consequence(&self) -> bool {
-        matches!(
-            self,
-            SessionError::Closed
-                | SessionError::Gate(GateError::Abandoned)
-                | SessionError::Pipeline(PipelineError::Abandoned)
-                | SessionError::Wal(WalError::Abandoned)
-        )
     }
 }
 

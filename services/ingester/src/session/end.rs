@@ -1,0 +1,90 @@
+//! How the parts of a session ended in, why the session did out.
+
+use std::time::Duration;
+
+use posduif_changelog::LogError;
+use posduif_runtime::postgres::{ConnectError, TlsError};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::timeout,
+};
+
+use super::PATIENCE;
+use crate::{
+    catalog::CatalogError, gate::GateError, guard::GuardError, pipeline::PipelineError, wal::WalError,
+};
+
+/// How long the real reason of an end may come after its consequences.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// Why a session ended; the tenant's supervisor begins another one.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("PostgreSQL refused")]
+    Postgres(#[from] tokio_postgres::Error),
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Gate(#[from] GateError),
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    #[error("replication slot {0} belongs to another database or plugin; set sync.wal.slot_name")]
+    ForeignSlot(String),
+    #[error("PostgreSQL did not answer within {} s", PATIENCE.as_secs())]
+    Silent,
+    #[error("the connection to PostgreSQL was closed")]
+    Closed,
+    #[error("a part of the session panicked")]
+    Panicked,
+}
+
+/// A part that ended, as its task set reports it.
+type Ended = Option<Result<Result<(), SessionError>, JoinError>>;
+
+/// Why the session ended. One failing part closes the ends of others, which may be seen first: what only says that
+/// something else is gone waits a moment for the real reason.
+pub async fn reason(ended: Ended, parts: &mut JoinSet<Result<(), SessionError>>) -> SessionError {
+    let first = outcome(ended);
+    if !first.is_consequence() {
+        return first;
+    }
+    let real = async {
+        loop {
+            let next = outcome(Some(parts.join_next().await?));
+            if !next.is_consequence() {
+                return Some(next);
+            }
+        }
+    };
+    timeout(GRACE, real).await.ok().flatten().unwrap_or(first)
+}
+
+fn outcome(ended: Ended) -> SessionError {
+    match ended {
+        Some(Ok(Err(error))) => error,
+        Some(Ok(Ok(()))) | None => SessionError::Closed,
+        Some(Err(_)) => SessionError::Panicked,
+    }
+}
+
+impl SessionError {
+    fn is_consequence(&self) -> bool {
+        matches!(
+            self,
+            SessionError::Closed
+                | SessionError::Gate(GateError::Abandoned)
+                | SessionError::Pipeline(PipelineError::Abandoned)
+                | SessionError::Wal(WalError::Abandoned)
+        )
+    }
+}
