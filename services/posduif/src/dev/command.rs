@@ -1,6 +1,8 @@
 //! The sub-commands of `posduif dev`.
 
 use std::{
+    fs::File,
+    io::Read,
     net::IpAddr,
     path::PathBuf,
     process::Stdio,
@@ -110,16 +112,20 @@ async fn detach(folder: &Folder, arguments: &DevArguments) -> anyhow::Result<()>
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     let mut child = command.spawn().context("cannot start the supervisor")?;
     println!("Starting; the log is {}", folder.log("dev").display());
+    let mut progress = File::open(folder.log("dev")).context("cannot read the log")?;
     let begun = Instant::now();
     loop {
+        let mut said = Vec::new();
+        progress.read_to_end(&mut said).context("cannot read the log")?;
         if let Some(running) = Running::read(folder)? {
             banner::print(&running, folder)?;
             println!("It goes on in the background; stop it with: posduif dev stop");
             return Ok(());
         }
+        // What takes long says so: servers are fetched, services are built.
+        eprint!("{}", String::from_utf8_lossy(&said));
         if let Some(status) = child.try_wait()? {
-            let said = std::fs::read_to_string(folder.log("dev")).unwrap_or_default();
-            anyhow::bail!("it did not start ({status}):\n{}", said.trim_end());
+            anyhow::bail!("it did not start ({status}); the reason is above");
         }
         anyhow::ensure!(
             begun.elapsed() < START_DEADLINE,
