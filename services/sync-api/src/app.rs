@@ -1,9 +1,9 @@
 //! The configuration in, every long-lived dependency of the service in one place out.
 
-use std::{collections::BTreeMap, sync::Arc, thread::available_parallelism};
+use std::{collections::BTreeMap, sync::Arc, thread::available_parallelism, time::Duration};
 
-use posduif_changelog::Timeouts;
 use posduif_changelog::LogError;
+use posduif_changelog::Timeouts;
 use posduif_model::{
     TenantId,
     cursor::{CursorKey, InvalidCursor},
@@ -11,7 +11,7 @@ use posduif_model::{
 };
 use posduif_runtime::{
     config::{ApiConfig, AuthConfig, Config, ConfigError, SyncConfig},
-    postgres::{self, ConnectError},
+    postgres::{self, ConnectError, SessionLimits},
 };
 use secrecy::ExposeSecret;
 
@@ -21,11 +21,20 @@ use crate::{
         jwt::Jwt,
         password::{PasswordError, Passwords},
     },
+    declaration::{self, Unusable},
     store::Database,
     tenant::Tenant,
 };
 
 const APPLICATION_NAME: &str = "posduif-sync-api";
+/// Within what a caller waits for, so that PostgreSQL has no work left for callers that went away.
+const LIMITS: SessionLimits = SessionLimits {
+    statement: Duration::from_secs(15),
+    lock: Duration::from_secs(5),
+    idle_in_transaction: Duration::from_secs(30),
+};
+/// For what PostgreSQL does not limit: a commit that waits for a standby, a server that stays silent.
+const DATABASE_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Everything that handlers use; replicas hold nothing else, so any of them can answer any request.
 pub struct App {
@@ -52,6 +61,8 @@ pub enum StartError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Rules(#[from] RuleError),
+    #[error(transparent)]
+    Declaration(#[from] Unusable),
     #[error("tenant {tenant} cannot be served")]
     Tenant { tenant: TenantId, source: Box<ConnectError> },
     #[error("redis.url cannot be used")]
@@ -71,6 +82,8 @@ impl App {
     pub fn new(config: &Config, clock: Clock) -> Result<Self, StartError> {
         let secret = config.auth.jwt_secret()?;
         let secret = secret.expose_secret().as_bytes();
+        let rules = RuleSet::new(&config.sync.tables)?;
+        declaration::check(&rules)?;
         let redis = &config.redis;
         let redis = posduif_changelog::pool(
             redis.url.expose(),
@@ -79,18 +92,17 @@ impl App {
         )?;
         let mut tenants = BTreeMap::new();
         for tenant in &config.tenants {
-            let pool =
-                postgres::pool(tenant, APPLICATION_NAME, config.api.db_pool_size).map_err(|source| {
-                    StartError::Tenant { tenant: tenant.id.clone(), source: Box::new(source) }
-                })?;
+            let pool = postgres::pool(tenant, APPLICATION_NAME, config.api.db_pool_size, &LIMITS).map_err(
+                |source| StartError::Tenant { tenant: tenant.id.clone(), source: Box::new(source) },
+            )?;
             let id = tenant.id.clone();
-            let served = Tenant::new(id.clone(), Database::new(pool), redis.clone());
+            let served = Tenant::new(id.clone(), Database::new(pool, DATABASE_DEADLINE), redis.clone());
             tenants.insert(id, Arc::new(served));
         }
         let cores = available_parallelism().map_or(1, usize::from);
         Ok(App {
             tenants,
-            rules: RuleSet::new(&config.sync.tables)?,
+            rules,
             jwt: Jwt::new(secret, config.auth.jwt_expiration),
             cursors: CursorKey::derive(secret)?,
             passwords: Passwords::new(cores)?,

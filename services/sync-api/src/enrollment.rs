@@ -1,6 +1,6 @@
 //! An enrolment token and a device in, that device's user and its new token out, once.
 
-use deadpool_postgres::Transaction;
+use deadpool_postgres::{Client, Transaction};
 use posduif_changelog::LogError;
 use posduif_model::{DeviceId, UserId};
 use serde_json::Value;
@@ -57,32 +57,43 @@ enum Outcome {
 /// Completes an enrolment; concurrent completions of one token wait for each other on its row.
 ///
 /// The device that used a token may repeat until it expires: its answer may have been lost. Each time it gets a
-/// new device token and the earlier one dies, so it is forgotten by the cache before and after the commit.
+/// new device token and the earlier one dies, so it is forgotten by the cache before and after the commit. Who has
+/// no valid token reaches neither the cache nor what other devices keep there.
 pub async fn complete(
     tenant: &Tenant,
     token: &Token,
     candidate: &Candidate,
 ) -> Result<Enrolled, EnrollmentError> {
     let device_token = Token::generate(&tenant.id);
-    tenant.device_auth.forget(&candidate.device).await?;
-    let outcome =
-        repeat_while_contended(async || attempt(tenant, token, candidate, &device_token).await).await?;
-    match outcome {
+    let mut may_be_stored = false;
+    let outcome = repeat_while_contended(async || {
+        let attempt = tenant.database.run(async |client| {
+            attempt(client, tenant, token, candidate, &device_token, &mut may_be_stored).await
+        });
+        attempt.await
+    })
+    .await;
+    if let Ok(Outcome::Refused(refusal)) = outcome {
+        return Err(refusal);
+    }
+    // A commit whose answer was lost may have happened.
+    if may_be_stored {
+        tenant.device_auth.forget(&candidate.device).await?;
+    }
+    match outcome? {
         Outcome::Refused(refusal) => Err(refusal),
-        Outcome::Enrolled(user) => {
-            tenant.device_auth.forget(&candidate.device).await?;
-            Ok(Enrolled { user, device_token })
-        }
+        Outcome::Enrolled(user) => Ok(Enrolled { user, device_token }),
     }
 }
 
 async fn attempt(
+    client: &mut Client,
     tenant: &Tenant,
     token: &Token,
     candidate: &Candidate,
     device_token: &Token,
+    may_be_stored: &mut bool,
 ) -> Result<Outcome, StoreError> {
-    let mut client = tenant.database.client().await?;
     let transaction = client.transaction().await?;
     let Some(found) = enrollment_tokens::lock(&transaction, token.expose()).await? else {
         return Ok(Outcome::Refused(EnrollmentError::InvalidToken));
@@ -96,6 +107,10 @@ async fn attempt(
     };
     if let Outcome::Enrolled(_) = outcome {
         devices::set_token(&transaction, &candidate.device, &device_token.hash()).await?;
+        if let Err(error) = tenant.device_auth.forget(&candidate.device).await {
+            return Ok(Outcome::Refused(error.into()));
+        }
+        *may_be_stored = true;
         transaction.commit().await?;
     }
     Ok(outcome)

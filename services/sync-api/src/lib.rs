@@ -6,6 +6,7 @@ pub mod metrics;
 
 pub mod content;
 pub mod credential;
+pub mod declaration;
 
 pub mod store;
 pub mod tenant;

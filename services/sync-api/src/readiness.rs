@@ -6,16 +6,28 @@ use posduif_runtime::readiness::{Readiness, Status};
 use tokio::{select, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{app::App, tenant::Tenant};
+use crate::{
+    app::App,
+    declaration::check_shape,
+    store::{StoreError, catalogue},
+    tenant::Tenant,
+};
 
 const INTERVAL: Duration = Duration::from_secs(5);
 /// A dependency that takes longer is as good as away.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What is wrong with a tenant's database and its log.
+/// What is wrong with a tenant's database, its synced tables and its log.
 struct Findings {
     postgres: Option<String>,
+    tables: Option<String>,
     log: Option<String>,
+}
+
+impl Findings {
+    fn is_empty(&self) -> bool {
+        self.postgres.is_none() && self.tables.is_none() && self.log.is_none()
+    }
 }
 
 /// Looks at every tenant again and again until the shutdown token is cancelled.
@@ -33,12 +45,12 @@ pub async fn watch(app: Arc<App>, readiness: Readiness, shutdown: CancellationTo
 
 async fn look(app: &App, tenant: &Tenant) -> Findings {
     let silent = || format!("no answer within {} s", PATIENCE.as_secs());
-    let (ping, state) =
-        futures::join!(timeout(PATIENCE, tenant.database.ping()), timeout(PATIENCE, tenant.log.state()));
-    let postgres = match ping {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(_) => Some(silent()),
+    let (tables, state) =
+        futures::join!(timeout(PATIENCE, tables(app, tenant)), timeout(PATIENCE, tenant.log.state()));
+    let (postgres, tables) = match tables {
+        Ok(Ok(misfit)) => (None, misfit),
+        Ok(Err(error)) => (Some(error.to_string()), None),
+        Err(_) => (Some(silent()), None),
     };
     let log = match state {
         Ok(Ok(Some(state))) if state.rules != *app.rules.hash() => {
@@ -52,12 +64,25 @@ async fn look(app: &App, tenant: &Tenant) -> Findings {
         Ok(Err(error)) => Some(error.to_string()),
         Err(_) => Some(silent()),
     };
-    Findings { postgres, log }
+    Findings { postgres, tables, log }
+}
+
+/// The first declaration that the tenant's tables do not fit, as a sentence.
+async fn tables(app: &App, tenant: &Tenant) -> Result<Option<String>, StoreError> {
+    let declared = app.rules.tables();
+    let shapes = tenant.database.run(async |client| {
+        catalogue::shapes(client, declared.iter().map(|declaration| &declaration.table)).await
+    });
+    let shapes = shapes.await?;
+    let fits = declared.iter().filter_map(|declaration| {
+        shapes.get(&declaration.table).map(|shape| check_shape(declaration, shape))
+    });
+    Ok(fits.filter_map(Result::err).next().map(|unusable| unusable.to_string()))
 }
 
 /// A replica that can serve one tenant stays in service for it: the others' trouble only degrades it.
 fn report(app: &App, readiness: &Readiness, findings: &[Findings]) {
-    let serves_someone = findings.iter().any(|found| found.postgres.is_none() && found.log.is_none());
+    let serves_someone = findings.iter().any(Findings::is_empty);
     let status = |finding: &Option<String>| match (finding.clone(), serves_someone) {
         (None, _) => Status::Ready,
         (Some(reason), true) => Status::Degraded { reason },
@@ -65,6 +90,7 @@ fn report(app: &App, readiness: &Readiness, findings: &[Findings]) {
     };
     for (tenant, found) in app.tenants().zip(findings) {
         readiness.set(format!("{}/postgres", tenant.id), status(&found.postgres));
+        readiness.set(format!("{}/tables", tenant.id), status(&found.tables));
         readiness.set(format!("{}/log", tenant.id), status(&found.log));
     }
 }

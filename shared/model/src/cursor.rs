@@ -9,7 +9,7 @@ use sha2::Sha256;
 
 use crate::{
     epoch::Epoch,
-    id::{DeviceId, TenantId},
+    id::{DeviceId, TenantId, UserId},
     lsn::Lsn,
     rule::RulesHash,
 };
@@ -37,8 +37,8 @@ pub enum Resume {
         from: Lsn,
         /// Which part of the snapshot: an index into the list of (table, bucket) pairs.
         part: usize,
-        /// The key of the last row sent, as PostgreSQL's text; absent at the start of a part.
-        after: Option<Vec<String>>,
+        /// The last row sent; absent at the start of a part.
+        after: Option<LastRow>,
     },
     /// All table pages are out; the log from `from` on is to be replayed over them.
     #[serde(rename = "m")]
@@ -52,10 +52,30 @@ pub enum Resume {
     },
 }
 
-/// The cursor was not made by this installation for this device.
+/// The last row of a part of a snapshot that was sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastRow {
+    /// Names the columns and types of the key: under another key the values mean another place, or none.
+    #[serde(rename = "s")]
+    pub shape: String,
+    /// The key's values as PostgreSQL's text.
+    #[serde(rename = "k")]
+    pub key: Vec<String>,
+}
+
+/// The cursor was not made by this installation for this device and user.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("not a cursor of this server for this device")]
 pub struct InvalidCursor;
+
+/// The device could not send this cursor back.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    #[error("a cursor cannot be written")]
+    Unwritable(#[from] serde_json::Error),
+    #[error("a cursor of {0} bytes is longer than {LONGEST_TEXT}: a key of a synced table is too long")]
+    TooLong(usize),
+}
 
 const TAG_BYTES: usize = 16;
 const LONGEST_TEXT: usize = 16 * 1024;
@@ -79,39 +99,52 @@ impl CursorKey {
         Hmac::new_from_slice(&key).map(CursorKey).map_err(|_| InvalidCursor)
     }
 
-    fn tag(&self, tenant: &TenantId, device: &DeviceId, payload: &[u8]) -> Hmac<Sha256> {
+    fn tag(&self, tenant: &TenantId, device: &DeviceId, user: UserId, payload: &[u8]) -> Hmac<Sha256> {
         let mut mac = self.0.clone();
         // Neither id can contain a NUL, so the parts cannot run into each other.
         mac.update(tenant.as_str().as_bytes());
         mac.update(&[0]);
         mac.update(device.as_str().as_bytes());
         mac.update(&[0]);
+        mac.update(user.uuid().as_bytes());
         mac.update(payload);
         mac
     }
 
-    /// The cursor as text for one device: base64url of the tag and the payload.
+    /// The cursor as text for one device of one user: base64url of the tag and the payload.
+    ///
+    /// # Errors
+    /// `TooLong` for a text that [`CursorKey::open`] would not read.
     pub fn seal(
         &self,
         cursor: &Cursor,
         tenant: &TenantId,
         device: &DeviceId,
-    ) -> Result<String, InvalidCursor> {
-        let payload = serde_json::to_vec(cursor).map_err(|_| InvalidCursor)?;
-        let tag = self.tag(tenant, device, &payload).finalize().into_bytes();
+        user: UserId,
+    ) -> Result<String, SealError> {
+        let payload = serde_json::to_vec(cursor)?;
+        let tag = self.tag(tenant, device, user, &payload).finalize().into_bytes();
         let mut sealed: Vec<u8> = tag.iter().take(TAG_BYTES).copied().collect();
         sealed.extend_from_slice(&payload);
-        Ok(URL_SAFE_NO_PAD.encode(sealed))
+        let text = URL_SAFE_NO_PAD.encode(sealed);
+        if text.len() > LONGEST_TEXT { Err(SealError::TooLong(text.len())) } else { Ok(text) }
     }
 
-    /// Reads a cursor that this key sealed for the same tenant and device; the tag is compared in constant time.
-    pub fn open(&self, text: &str, tenant: &TenantId, device: &DeviceId) -> Result<Cursor, InvalidCursor> {
+    /// Reads a cursor that this key sealed for the same tenant, device and user; the tag is compared in constant
+    /// time.
+    pub fn open(
+        &self,
+        text: &str,
+        tenant: &TenantId,
+        device: &DeviceId,
+        user: UserId,
+    ) -> Result<Cursor, InvalidCursor> {
         if text.len() > LONGEST_TEXT {
             return Err(InvalidCursor);
         }
         let sealed = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidCursor)?;
         let (tag, payload) = sealed.split_at_checked(TAG_BYTES).ok_or(InvalidCursor)?;
-        self.tag(tenant, device, payload).verify_truncated_left(tag).map_err(|_| InvalidCursor)?;
+        self.tag(tenant, device, user, payload).verify_truncated_left(tag).map_err(|_| InvalidCursor)?;
         serde_json::from_slice(payload).map_err(|_| InvalidCursor)
     }
 }
@@ -120,43 +153,64 @@ impl CursorKey {
 mod tests {
     use super::*;
 
-    fn cursor() -> Cursor {
+    fn cursor(key: &str) -> Cursor {
+        let last = LastRow { shape: "s".into(), key: vec![key.into()] };
         Cursor {
             epoch: Epoch::from_random(7),
             rules: RulesHash::from_stored("0011223344556677"),
-            at: Resume::Table { from: Lsn::new(9), part: 1, after: Some(vec!["a'b".into()]) },
+            at: Resume::Table { from: Lsn::new(9), part: 1, after: Some(last) },
         }
     }
 
-    fn ids() -> (TenantId, DeviceId) {
-        ("t".parse().unwrap(), "d".parse().unwrap())
+    fn ids() -> (TenantId, DeviceId, UserId) {
+        let user = "00000000-0000-0000-0000-000000000001".parse().unwrap();
+        ("t".parse().unwrap(), "d".parse().unwrap(), user)
     }
 
     #[test]
-    fn a_sealed_cursor_opens_for_its_device_only() {
+    fn a_sealed_cursor_opens_for_its_device_and_user_only() {
         let key = CursorKey::derive(b"secret").unwrap();
-        let (tenant, device) = ids();
-        let text = key.seal(&cursor(), &tenant, &device).unwrap();
-        assert_eq!(key.open(&text, &tenant, &device), Ok(cursor()));
-        assert_eq!(key.open(&text, &tenant, &"other".parse().unwrap()), Err(InvalidCursor));
-        assert_eq!(key.open(&text, &"other".parse().unwrap(), &device), Err(InvalidCursor));
+        let (tenant, device, user) = ids();
+        let text = key.seal(&cursor("a'b"), &tenant, &device, user).unwrap();
+        assert_eq!(key.open(&text, &tenant, &device, user), Ok(cursor("a'b")));
+        assert_eq!(key.open(&text, &tenant, &"other".parse().unwrap(), user), Err(InvalidCursor));
+        assert_eq!(key.open(&text, &"other".parse().unwrap(), &device, user), Err(InvalidCursor));
+        let another = "00000000-0000-0000-0000-000000000002".parse().unwrap();
+        assert_eq!(key.open(&text, &tenant, &device, another), Err(InvalidCursor));
         let other = CursorKey::derive(b"another secret").unwrap();
-        assert_eq!(other.open(&text, &tenant, &device), Err(InvalidCursor));
+        assert_eq!(other.open(&text, &tenant, &device, user), Err(InvalidCursor));
     }
 
     #[test]
     fn no_altered_cursor_opens() {
         let key = CursorKey::derive(b"secret").unwrap();
-        let (tenant, device) = ids();
-        let text = key.seal(&cursor(), &tenant, &device).unwrap();
+        let (tenant, device, user) = ids();
+        let text = key.seal(&cursor("a"), &tenant, &device, user).unwrap();
         for index in 0..text.len() {
             let mut altered = text.clone().into_bytes();
             altered[index] = if altered[index] == b'A' { b'B' } else { b'A' };
             let altered = String::from_utf8(altered).unwrap();
-            assert_eq!(key.open(&altered, &tenant, &device), Err(InvalidCursor), "byte {index}");
+            assert_eq!(key.open(&altered, &tenant, &device, user), Err(InvalidCursor), "byte {index}");
         }
         for text in ["", "A", "!!", "AAAAAAAAAAAAAAAAAAAAAAAA"] {
-            assert_eq!(key.open(text, &tenant, &device), Err(InvalidCursor));
+            assert_eq!(key.open(text, &tenant, &device, user), Err(InvalidCursor));
         }
+    }
+
+    #[test]
+    fn whatever_is_sealed_is_short_enough_to_be_opened() {
+        let key = CursorKey::derive(b"secret").unwrap();
+        let (tenant, device, user) = ids();
+        for length in (LONGEST_TEXT / 2)..LONGEST_TEXT {
+            let cursor = cursor(&"x".repeat(length));
+            match key.seal(&cursor, &tenant, &device, user) {
+                Ok(text) => assert_eq!(key.open(&text, &tenant, &device, user), Ok(cursor)),
+                Err(error) => {
+                    assert!(matches!(error, SealError::TooLong(_)), "{error}");
+                    return;
+                }
+            }
+        }
+        panic!("a key of the cursor's whole length was sealed");
     }
 }

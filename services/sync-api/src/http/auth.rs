@@ -130,7 +130,7 @@ async fn credential(
     {
         return Ok(Some(auth.user));
     }
-    let found = devices::credential(&tenant.database.client().await?, device).await?;
+    let found = tenant.database.run(async |client| devices::credential(client, device).await).await?;
     let Some(auth) = found.filter(is_proven) else { return Ok(None) };
     if let Some(Cached { generation, .. }) = cached
         && let Err(error) = tenant.device_auth.put(device, &auth, &generation).await

@@ -57,24 +57,20 @@ fn no_info() -> Value {
 
 pub async fn create(app: Data<App>, web: WebUser, body: Bytes) -> Result<HttpResponse, ApiError> {
     let invitation = Invitation::read(&body)?;
-    let client = web.tenant.database.client().await?;
+    let database = &web.tenant.database;
     let bound = match &invitation.username {
         None => None,
         Some(username) => {
-            let user = users::find_mobile(&client, &checked_username(username)?).await?;
+            let username = checked_username(username)?;
+            let user = database.run(async |client| users::find_mobile(client, &username).await).await?;
             Some(user.ok_or_else(ApiError::not_found)?)
         }
     };
     let token = Token::generate(&web.tenant.id);
-    let expires_at = enrollment_tokens::create(
-        &client,
-        token.expose(),
-        &web.tenant.id,
-        web.user,
-        bound,
-        app.auth.enrollment_ttl,
-    )
-    .await?;
+    let (text, tenant, lifetime) = (token.expose(), &web.tenant.id, app.auth.enrollment_ttl);
+    let created = database
+        .run(async |client| enrollment_tokens::create(client, text, tenant, web.user, bound, lifetime).await);
+    let expires_at = created.await?;
     Ok(HttpResponse::Created().insert_header((CACHE_CONTROL, "no-store")).json(json!({
         "token": token.expose(),
         "qr_code_data": {
@@ -143,8 +139,8 @@ async fn usable(
     token: &Token,
     creator: Option<UserId>,
 ) -> Result<EnrollmentToken, ApiError> {
-    let client = tenant.database.client().await?;
-    let found = enrollment_tokens::find(&client, token.expose()).await?;
+    let found =
+        tenant.database.run(async |client| enrollment_tokens::find(client, token.expose()).await).await?;
     let found = found.filter(|found| creator.is_none_or(|creator| creator == found.created_by));
     let found = found.ok_or_else(ApiError::not_found)?;
     match found.is_expired || found.used_at.is_some() {

@@ -1,6 +1,6 @@
 //! Every failure in, the one error shape of the contract out; the cause is logged here and never sent.
 
-use std::{borrow::Cow, error::Error, fmt};
+use std::{borrow::Cow, error::Error, fmt, io::ErrorKind};
 
 use actix_web::{
     HttpResponse, ResponseError,
@@ -15,6 +15,7 @@ use crate::{
     code::Code,
     content::InvalidContent,
     credential::{jwt::InvalidJwt, password::PasswordError},
+    declaration::Unusable,
     enrollment::EnrollmentError,
     store::StoreError,
     sync::SyncError,
@@ -94,6 +95,22 @@ impl ApiError {
         }
     }
 
+    /// The error for a body that did not arrive whole.
+    pub fn of_payload(error: &PayloadError) -> Self {
+        let failed = match error {
+            PayloadError::Overflow => too_large(),
+            // Cut off or too slow: nothing is wrong with what the caller meant to send. Another inner error comes
+            // from decompression.
+            PayloadError::Incomplete(inner)
+                if inner.as_ref().is_none_or(|inner| inner.kind() == ErrorKind::TimedOut) =>
+            {
+                ApiError::new(Code::SyncError, "the body did not arrive; send it again")
+            }
+            _ => ApiError::invalid("the body cannot be decoded"),
+        };
+        failed.caused(error.to_string())
+    }
+
     /// The answer with its body; logs the error, once.
     pub fn render(&self, request: &RequestId, route: &str) -> HttpResponse {
         let (status, code) = (status_of(self.code), self.code);
@@ -157,7 +174,7 @@ impl From<StoreError> for ApiError {
                 ApiError::new(Code::DatabaseError, "the database is not available right now").caused(error)
             }
             StoreError::Rejected(_) => ApiError::invalid("the database refused a value").caused(error),
-            StoreError::Unexpected(_) => ApiError::internal(error),
+            StoreError::Missing(_) | StoreError::Unexpected(_) => ApiError::internal(error),
         }
     }
 }
@@ -181,9 +198,20 @@ impl From<SyncError> for ApiError {
             }
             SyncError::NotReady(awaited) => ApiError::new(Code::SyncError, awaited),
             SyncError::Cursor(_) => ApiError::internal(error),
+            SyncError::Unusable(error) => error.into(),
             SyncError::Store(error) => error.into(),
             SyncError::Log(error) => error.into(),
         }
+    }
+}
+
+impl From<Unusable> for ApiError {
+    fn from(error: Unusable) -> Self {
+        ApiError::new(
+            Code::SyncError,
+            "a table is not as its declaration needs it; the server's log tells more",
+        )
+        .caused(error)
     }
 }
 
@@ -223,14 +251,11 @@ impl From<JsonPayloadError> for ApiError {
         use JsonPayloadError as Cause;
         match error {
             Cause::OverflowKnownLength { .. } | Cause::Overflow { .. } => too_large(),
-            Cause::Payload(PayloadError::Overflow) => too_large(),
             Cause::ContentType => {
                 ApiError::invalid("the body must be JSON: send Content-Type: application/json")
             }
             Cause::Deserialize(error) => ApiError::invalid(format!("the body cannot be read: {error}")),
-            Cause::Payload(error) => {
-                ApiError::invalid("the body broke off or cannot be decoded").caused(error)
-            }
+            Cause::Payload(error) => ApiError::of_payload(&error),
             other => ApiError::internal(other.to_string()),
         }
     }
@@ -245,5 +270,25 @@ impl From<QueryPayloadError> for ApiError {
 impl From<PathError> for ApiError {
     fn from(_: PathError) -> Self {
         ApiError::invalid("the path holds an id that is not a UUID")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_did_not_arrive_may_be_repeated_and_one_that_cannot_be_decoded_not() {
+        let inner = |kind: ErrorKind| PayloadError::Incomplete(Some(kind.into()));
+        for (error, expected) in [
+            (PayloadError::Incomplete(None), Code::SyncError),
+            (inner(ErrorKind::TimedOut), Code::SyncError),
+            (inner(ErrorKind::InvalidInput), Code::ValidationError),
+            (inner(ErrorKind::UnexpectedEof), Code::ValidationError),
+            (PayloadError::EncodingCorrupted, Code::ValidationError),
+            (PayloadError::Overflow, Code::PayloadTooLarge),
+        ] {
+            assert_eq!(ApiError::of_payload(&error).code, expected, "{error}");
+        }
     }
 }

@@ -10,7 +10,12 @@ use posduif_model::{
 use serde::Serialize;
 
 use super::{auth::Device, error::ApiError};
-use crate::{app::App, store::catalogue, sync::body::List};
+use crate::{
+    app::App,
+    declaration::{self, local_name},
+    store::catalogue,
+    sync::body::List,
+};
 
 #[derive(Serialize)]
 struct Instructions<'a> {
@@ -53,16 +58,20 @@ struct Write<'a> {
 }
 
 pub async fn instructions(app: Data<App>, device: Device) -> Result<HttpResponse, ApiError> {
-    let client = device.tenant.database.client().await?;
     let declared = app.rules.tables();
-    let shapes = catalogue::shapes(&client, declared.iter().map(|declaration| &declaration.table)).await?;
-    let tables = declared.iter().filter_map(|declaration| {
-        // What does not exist yet or has no key is not synced; the operator is told by `posduif migrate`.
-        shapes
-            .get(&declaration.table)
-            .filter(|shape| !shape.key.is_empty())
-            .map(|shape| table(declaration, shape))
+    let shapes = device.tenant.database.run(async |client| {
+        catalogue::shapes(client, declared.iter().map(|declaration| &declaration.table)).await
     });
+    let shapes = shapes.await?;
+    let mut tables = Vec::new();
+    for declaration in declared {
+        // What does not exist yet or has no key is not synced; the operator is told by `posduif migrate`.
+        let Some(shape) = shapes.get(&declaration.table).filter(|shape| !shape.key.is_empty()) else {
+            continue;
+        };
+        declaration::check_shape(declaration, shape)?;
+        tables.push(table(declaration, shape));
+    }
     let sync = &app.sync;
     Ok(HttpResponse::Ok().json(Instructions {
         tenant_id: &device.tenant.id,
@@ -73,7 +82,7 @@ pub async fn instructions(app: Data<App>, device: Device) -> Result<HttpResponse
             compression: sync.compression,
             sync_interval_seconds: sync.sync_interval_seconds,
         },
-        tables: tables.collect(),
+        tables,
     }))
 }
 
@@ -90,30 +99,15 @@ fn table<'a>(declaration: &'a TableDeclaration, shape: &'a TableShape) -> Table<
             found.map(local).collect()
         }
     };
+    let list = List::of(&declaration.table);
+    // Of other tables nothing can be uploaded yet: a device must not take writes that the server will refuse.
+    let write = declaration.write.as_ref().filter(|_| list == List::Messages);
     Table {
         name: &declaration.table,
         local_name: local_name(&declaration.table),
-        list: List::of(&declaration.table).name(),
+        list: list.name(),
         primary_key: &shape.key,
         columns,
-        write: declaration.write.as_ref().map(|write| Write { columns: &write.columns }),
-    }
-}
-
-fn local_name(table: &TableName) -> String {
-    match table.schema() {
-        "public" => table.name().to_owned(),
-        schema => format!("{schema}_{}", table.name()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tables_outside_of_public_keep_their_schema_in_the_local_name() {
-        assert_eq!(local_name(&"messages".parse().unwrap()), "messages");
-        assert_eq!(local_name(&"shop.orders".parse().unwrap()), "shop_orders");
+        write: write.map(|write| Write { columns: &write.columns }),
     }
 }

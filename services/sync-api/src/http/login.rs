@@ -47,7 +47,7 @@ pub async fn login(app: Data<App>, login: Json<Login>) -> Result<HttpResponse, A
     let found = match tenant {
         // PostgreSQL cannot store a name with U+0000, so no user has it.
         Some(tenant) if !username.contains('\0') => {
-            credentials::find(&tenant.database.client().await?, &username).await?
+            tenant.database.run(async |client| credentials::find(client, &username).await).await?
         }
         _ => None,
     };

@@ -47,7 +47,7 @@ pub async fn send(app: Data<App>, web: WebUser, draft: Json<Draft>) -> Result<Ht
     let now = app.clock.now();
     let new = NewMessage { id: Uuid::new_v4(), recipient, content, created_at: now, updated_at: now };
     let insertion = repeat_while_contended(async || {
-        messages::insert(&web.tenant.database.client().await?, web.user, &new).await
+        web.tenant.database.run(async |client| messages::insert(client, web.user, &new).await).await
     });
     match insertion.await? {
         Insertion::Stored => {}
@@ -67,8 +67,11 @@ pub async fn list(web: WebUser, query: Query<Listing>) -> Result<HttpResponse, A
     }
     let filter = Filter { with, recipient: recipient_id, status };
     let (limit, offset) = (limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MOST), offset.unwrap_or(0).max(0));
-    let client = web.tenant.database.client().await?;
-    let (messages, total) = messages::list(&client, web.user, &filter, limit, offset).await?;
+    let listed = web
+        .tenant
+        .database
+        .run(async |client| messages::list(client, web.user, &filter, limit, offset).await);
+    let (messages, total) = listed.await?;
     Ok(HttpResponse::Ok()
         .json(json!({ "messages": messages, "total": total, "limit": limit, "offset": offset })))
 }
@@ -79,7 +82,7 @@ pub async fn get(web: WebUser, id: Path<Uuid>) -> Result<HttpResponse, ApiError>
 
 pub async fn mark_read(web: WebUser, id: Path<Uuid>) -> Result<HttpResponse, ApiError> {
     let is_received = repeat_while_contended(async || {
-        messages::mark_read(&web.tenant.database.client().await?, web.user, *id).await
+        web.tenant.database.run(async |client| messages::mark_read(client, web.user, *id).await).await
     });
     let is_received = is_received.await?;
     let message = find(&web, *id).await?;
@@ -90,13 +93,13 @@ pub async fn mark_read(web: WebUser, id: Path<Uuid>) -> Result<HttpResponse, Api
 }
 
 pub async fn unread_count(web: WebUser) -> Result<HttpResponse, ApiError> {
-    let client = web.tenant.database.client().await?;
-    let unread = messages::count_unread(&client, web.user).await?;
+    let counted = web.tenant.database.run(async |client| messages::count_unread(client, web.user).await);
+    let unread = counted.await?;
     Ok(HttpResponse::Ok().json(json!({ "unread_count": unread })))
 }
 
 /// A message that this user sent or received; others do not exist for it.
 async fn find(web: &WebUser, id: Uuid) -> Result<Message, ApiError> {
-    let client = web.tenant.database.client().await?;
-    messages::find(&client, web.user, id).await?.ok_or_else(ApiError::not_found)
+    let found = web.tenant.database.run(async |client| messages::find(client, web.user, id).await);
+    found.await?.ok_or_else(ApiError::not_found)
 }

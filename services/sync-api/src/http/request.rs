@@ -6,6 +6,7 @@ use actix_web::{
     Error, HttpResponse,
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
+    error::PayloadError,
     http::{
         ConnectionType, Method,
         header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue},
@@ -103,10 +104,15 @@ fn rendered_error(response: &ServiceResponse, id: &RequestId, route: &str) -> Op
     if !status.is_client_error() && !status.is_server_error() {
         return None;
     }
-    Some(match response.response().error().and_then(|error| error.as_error::<ApiError>()) {
-        Some(error) => error.render(id, route),
-        None => ApiError::of_status(status).render(id, route),
-    })
+    let error = response.response().error();
+    if let Some(error) = error.and_then(|error| error.as_error::<ApiError>()) {
+        return Some(error.render(id, route));
+    }
+    let error = match error.and_then(|error| error.as_error::<PayloadError>()) {
+        Some(error) => ApiError::of_payload(error),
+        None => ApiError::of_status(status),
+    };
+    Some(error.render(id, route))
 }
 
 /// Methods that callers make up are one label.

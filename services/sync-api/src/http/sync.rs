@@ -13,6 +13,7 @@ use crate::{
     app::App,
     code::Code,
     sync::{
+        SyncError,
         incoming::{self, Reader},
         outgoing,
         stage::Since,
@@ -37,11 +38,10 @@ pub async fn incoming(
             return Err(ApiError::invalid("since is required: a cursor, or start for a snapshot"));
         }
         Some("start") => Since::Start,
-        Some(text) => Since::Cursor(
-            app.cursors
-                .open(text, &tenant.id, &device)
-                .map_err(|_| ApiError::invalid("since is not a cursor of this server for this device"))?,
-        ),
+        // Of an earlier secret, of another device or user, or damaged: a snapshot heals each of them.
+        Some(text) => {
+            Since::Cursor(app.cursors.open(text, &tenant.id, &device, user).map_err(|_| SyncError::Expired)?)
+        }
     };
     let limit = query.limit.unwrap_or(i64::from(app.sync.batch_size)).clamp(1, i64::from(MAX_BATCH_SIZE));
     let limit = usize::try_from(limit).unwrap_or(1);

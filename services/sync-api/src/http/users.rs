@@ -37,8 +37,8 @@ pub async fn list(app: Data<App>, member: Member, query: Query<Listing>) -> Resu
     };
     let filter = Filter { username_part: filter.filter(|part| !part.is_empty()), online };
     let (limit, offset) = (limit.unwrap_or(MOST).clamp(1, MOST), offset.unwrap_or(0).max(0));
-    let client = member.tenant.database.client().await?;
-    let (found, total) = users::list(&client, &filter, limit, offset).await?;
+    let listed = member.tenant.database.run(async |client| users::list(client, &filter, limit, offset).await);
+    let (found, total) = listed.await?;
     let users = found.iter().map(|user| visible(&app, user)).collect::<Result<Vec<_>, _>>()?;
     Ok(HttpResponse::Ok().json(json!({ "users": users, "total": total, "limit": limit, "offset": offset })))
 }
@@ -49,7 +49,7 @@ pub async fn get(app: Data<App>, member: Member, id: Path<Uuid>) -> Result<HttpR
 
 /// A user as members of the tenant may see it.
 pub(super) async fn find(app: &App, tenant: &Tenant, id: UserId) -> Result<Value, ApiError> {
-    let found = users::find(&tenant.database.client().await?, id).await?;
+    let found = tenant.database.run(async |client| users::find(client, id).await).await?;
     visible(app, &found.ok_or_else(ApiError::not_found)?)
 }
 

@@ -15,6 +15,9 @@ pub enum StoreError {
     /// PostgreSQL refuses the data; the same data will be refused again.
     #[error("PostgreSQL refused the data ({0})")]
     Rejected(String),
+    /// A table or column does not exist, or no longer.
+    #[error("a statement failed: {0}")]
+    Missing(String),
     /// A statement does not fit the database: a missing migration, a missing grant, a bug.
     #[error("a statement failed: {0}")]
     Unexpected(String),
@@ -30,7 +33,9 @@ impl From<tokio_postgres::Error> for StoreError {
         let told = || format!("{} ({code})", refused.message());
         match (code, code.get(..2).unwrap_or_default()) {
             ("40001" | "40P01" | "55P03", _) => StoreError::Contended(code.to_owned()),
-            ("25006", _) | (_, "08" | "53" | "57" | "58") => StoreError::Unavailable(told()),
+            ("42P01" | "42703", _) => StoreError::Missing(told()),
+            // Read-only, or a transaction that was idle for too long.
+            ("25006" | "25P03", _) | (_, "08" | "53" | "57" | "58") => StoreError::Unavailable(told()),
             (_, "22" | "23" | "44" | "P0") => StoreError::Rejected(code.to_owned()),
             _ => StoreError::Unexpected(told()),
         }
@@ -41,9 +46,10 @@ impl From<PoolError> for StoreError {
     fn from(error: PoolError) -> Self {
         match error {
             PoolError::Backend(error) => match StoreError::from(error) {
-                StoreError::Contended(text) | StoreError::Rejected(text) | StoreError::Unexpected(text) => {
-                    StoreError::Unavailable(text)
-                }
+                StoreError::Contended(text)
+                | StoreError::Rejected(text)
+                | StoreError::Missing(text)
+                | StoreError::Unexpected(text) => StoreError::Unavailable(text),
                 unavailable => unavailable,
             },
             other => StoreError::Unavailable(other.to_string()),

@@ -2,6 +2,7 @@
 
 pub mod catalogue;
 pub mod credentials;
+mod database;
 pub mod devices;
 pub mod enrollment_tokens;
 pub mod error;
@@ -12,49 +13,30 @@ pub mod wal;
 
 use std::time::Duration;
 
-use deadpool_postgres::{Client, Pool};
 use posduif_runtime::backoff::Backoff;
+use tokio::time::Instant;
 
+pub use database::Database;
 pub use error::StoreError;
 
 /// Runs of one transaction before its caller is told to come back.
 const ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
-
-/// One tenant's database.
-#[derive(Clone)]
-pub struct Database {
-    pool: Pool,
-}
-
-impl Database {
-    pub fn new(pool: Pool) -> Self {
-        Database { pool }
-    }
-
-    /// A connection from the pool.
-    ///
-    /// # Errors
-    /// `Unavailable` when PostgreSQL cannot be reached or every connection stays busy.
-    pub async fn client(&self) -> Result<Client, StoreError> {
-        Ok(self.pool.get().await?)
-    }
-
-    /// Whether the server answers.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        Ok(self.client().await?.batch_execute("").await?)
-    }
-}
+/// After this long no further run begins: a lock that was awaited in vain is not awaited again and again.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Repeats a whole transaction while it loses against concurrent ones.
 pub async fn repeat_while_contended<T>(
     mut transaction: impl AsyncFnMut() -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    let give_up = Instant::now() + PATIENCE;
     for _ in 1..ATTEMPTS {
         match transaction().await {
-            Err(StoreError::Contended(_)) => tokio::time::sleep(backoff.next_pause(rand::random())).await,
+            Err(StoreError::Contended(_)) if Instant::now() < give_up => {
+                tokio::time::sleep(backoff.next_pause(rand::random())).await;
+            }
             outcome => return outcome,
         }
     }
@@ -85,5 +67,18 @@ mod tests {
         .await;
         assert!(matches!(outcome, Err(StoreError::Contended(_))));
         assert_eq!(runs, ATTEMPTS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transaction_that_waits_long_each_time_is_not_run_as_often() {
+        let mut runs = 0;
+        let outcome: Result<(), _> = repeat_while_contended(async || {
+            runs += 1;
+            tokio::time::sleep(PATIENCE * 2 / 3).await;
+            Err(contended())
+        })
+        .await;
+        assert!(matches!(outcome, Err(StoreError::Contended(_))));
+        assert_eq!(runs, 2);
     }
 }

@@ -9,6 +9,7 @@ use posduif_model::{
     value::Datum,
 };
 use postgres_protocol::escape::escape_literal;
+use sha2::{Digest, Sha256};
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 use super::StoreError;
@@ -20,6 +21,7 @@ pub struct SnapshotTable {
     /// The listed columns and the key: what a page reads.
     columns: Vec<Column>,
     key: Vec<String>,
+    key_shape: String,
     projection: Projection,
 }
 
@@ -44,7 +46,18 @@ impl SnapshotTable {
         };
         let columns: Vec<Column> = shape.columns.iter().filter(is_needed).cloned().collect();
         let projection = Projection::new(&columns, &shape.key, listed)?;
-        Ok(Some(SnapshotTable { name: shape.name.clone(), columns, key: shape.key.clone(), projection }))
+        Ok(Some(SnapshotTable {
+            name: shape.name.clone(),
+            key_shape: key_shape(&columns, &shape.key),
+            columns,
+            key: shape.key.clone(),
+            projection,
+        }))
+    }
+
+    /// Names the key's columns and their types in a few characters.
+    pub fn key_shape(&self) -> String {
+        self.key_shape.clone()
     }
 
     /// At most `limit` rows of a bucket after a key.
@@ -104,6 +117,17 @@ impl SnapshotTable {
             row: self.projection.row_json(&values)?,
         })
     }
+}
+
+fn key_shape(columns: &[Column], key: &[String]) -> String {
+    let mut digest = Sha256::new();
+    for column in key.iter().filter_map(|name| columns.iter().find(|column| column.name == *name)) {
+        // No name of PostgreSQL holds a NUL.
+        digest.update(column.name.as_bytes());
+        digest.update([0]);
+        digest.update(column.type_oid.to_be_bytes());
+    }
+    digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

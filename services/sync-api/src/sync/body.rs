@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use posduif_changelog::{LogError, fold::FinalChange};
 use posduif_model::{Lsn, Op, TableName, value::write_string};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use crate::clock;
 
 /// The key of `messages` and `users`; the one thing that is looked for inside a stored text.
 #[derive(Deserialize)]
@@ -97,7 +99,7 @@ impl Body {
         let Body { messages, users, changes, deleted_messages, deleted_users } = self;
         let mut cursor = String::new();
         write_string(&tail.cursor, &mut cursor);
-        let at = tail.sync_timestamp.to_rfc3339_opts(SecondsFormat::Millis, true);
+        let at = clock::told(tail.sync_timestamp);
         let Tail { lsn, has_more, snapshot, .. } = tail;
         format!(
             r#"{{"messages":[{messages}],"users":[{users}],"changes":[{changes}],"deleted":{{"messages":[{deleted_messages}],"users":[{deleted_users}]}},"cursor":{cursor},"lsn":"{lsn}","has_more":{has_more},"snapshot":{snapshot},"compressed":false,"sync_timestamp":"{at}"}}"#

@@ -1,9 +1,9 @@
 //! Why a device got no page.
 
 use posduif_changelog::LogError;
-use posduif_model::cursor::InvalidCursor;
+use posduif_model::cursor::SealError;
 
-use crate::store::StoreError;
+use crate::{declaration::Unusable, store::StoreError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
@@ -14,7 +14,10 @@ pub enum SyncError {
     #[error("{0}")]
     NotReady(&'static str),
     #[error("a cursor could not be sealed")]
-    Cursor(#[from] InvalidCursor),
+    Cursor(#[from] SealError),
+    /// The operator must change the table or its declaration.
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]

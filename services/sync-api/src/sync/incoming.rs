@@ -7,16 +7,20 @@ use posduif_model::{
     DeviceId, Lsn, UserId,
     cursor::{Cursor, Resume},
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     SyncError,
     body::{Body, Tail},
     log_page,
     stage::{self, Plan, Replay, Since},
-    table_page,
+    table_page::{self, Place},
 };
-use crate::{app::App, store::wal, tenant::Tenant};
+use crate::{
+    app::App,
+    store::{StoreError, wal},
+    tenant::Tenant,
+};
 
 /// Who reads, and how much at a time.
 #[derive(Clone, Copy)]
@@ -53,7 +57,9 @@ pub async fn next_page(app: &App, reader: &Reader<'_>, since: &Since) -> Result<
             Some(page) => page,
             None => again(app, reader, since).await?,
         },
-        Plan::Tables { from, part, after } => table_page::read(reader, &app.rules, from, part, after).await?,
+        Plan::Tables { from, part, after } => {
+            table_page::read(reader, &app.rules, Place { from, part, after }).await?
+        }
         Plan::Mark { from } => {
             let (state, until) = caught_up(app, reader, since).await?;
             let replay = Some(Replay { until });
@@ -62,7 +68,7 @@ pub async fn next_page(app: &App, reader: &Reader<'_>, since: &Since) -> Result<
     };
     let cursor = Cursor { epoch: state.epoch, rules: state.rules, at: page.at };
     let tail = Tail {
-        cursor: app.cursors.seal(&cursor, &reader.tenant.id, reader.device)?,
+        cursor: app.cursors.seal(&cursor, &reader.tenant.id, reader.device, reader.user)?,
         lsn: page.lsn,
         has_more: page.has_more,
         snapshot: page.snapshot,
@@ -71,6 +77,7 @@ pub async fn next_page(app: &App, reader: &Reader<'_>, since: &Since) -> Result<
     Ok(page.body.finish(&tail))
 }
 
+const LATE: SyncError = SyncError::NotReady("the log has not caught up with the snapshot yet");
 const BEHIND: SyncError = SyncError::NotReady("the log fell behind and is being written again");
 
 async fn state_of(reader: &Reader<'_>) -> Result<LogState, SyncError> {
@@ -100,12 +107,9 @@ async fn again(app: &App, reader: &Reader<'_>, since: &Since) -> Result<Page, Sy
 /// The mark's commit is flushed, and so is everything that a page could see before it: a page never held a row
 /// that PostgreSQL can still lose.
 async fn caught_up(app: &App, reader: &Reader<'_>, since: &Since) -> Result<(LogState, Lsn), SyncError> {
-    let until = {
-        let client = reader.tenant.database.client().await?;
-        wal::emit(&client, wal::MARK, "").await?;
-        wal::insert_lsn(&client).await?
-    };
     let deadline = Instant::now() + app.api.snapshot_wait;
+    // The mark's commit may have to wait for a standby.
+    let until = timeout_at(deadline, mark(reader)).await.map_err(|_| LATE)??;
     let mut pause = FIRST_POLL;
     loop {
         let state = state_of(reader).await?;
@@ -115,9 +119,17 @@ async fn caught_up(app: &App, reader: &Reader<'_>, since: &Since) -> Result<(Log
             return Ok((state, until));
         }
         if Instant::now() + pause > deadline {
-            return Err(SyncError::NotReady("the log has not caught up with the snapshot yet"));
+            return Err(LATE);
         }
         sleep(pause).await;
         pause = (pause * 3 / 2).min(LONGEST_POLL);
     }
+}
+
+async fn mark(reader: &Reader<'_>) -> Result<Lsn, StoreError> {
+    let marked = reader.tenant.database.run(async |client| {
+        wal::emit(client, wal::MARK, "").await?;
+        wal::insert_lsn(client).await
+    });
+    marked.await
 }

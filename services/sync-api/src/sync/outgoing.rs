@@ -1,13 +1,14 @@
 //! An upload in, its rows in one transaction and a receipt for the device out.
 
 use chrono::{DateTime, Utc};
-use deadpool_postgres::Transaction;
+use deadpool_postgres::{Client, Transaction};
 use posduif_model::{DeviceId, Lsn, UserId};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::upload::{Action, Item, Name, Refusal, Upload};
 use crate::{
+    clock,
     code::Code,
     store::{
         StoreError,
@@ -28,7 +29,7 @@ pub struct Receipt {
     pub conflicts: Vec<Value>,
     /// At or after the upload's commit.
     pub lsn: Lsn,
-    pub sync_timestamp: DateTime<Utc>,
+    pub sync_timestamp: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -61,8 +62,19 @@ pub async fn apply(
     now: DateTime<Utc>,
 ) -> Result<Receipt, StoreError> {
     let items = upload.items(user, now);
-    let (refusals, lsn) =
-        repeat_while_contended(async || attempt(tenant, device, user, &items).await).await?;
+    let (refusals, lsn) = repeat_while_contended(async || {
+        let attempts = tenant.database.run(async |client| {
+            match attempt(client, device, user, &items, Checks::AtCommit).await {
+                // It was a constraint that PostgreSQL checks at the commit: which item broke it is still to be found.
+                Err(error) if is_of_the_data(&error) => {
+                    attempt(client, device, user, &items, Checks::PerItem).await
+                }
+                outcome => outcome,
+            }
+        });
+        attempts.await
+    })
+    .await?;
     let mut receipt = Receipt {
         synced_count: 0,
         failed_count: 0,
@@ -70,7 +82,7 @@ pub async fn apply(
         failed: Vec::new(),
         conflicts: Vec::new(),
         lsn,
-        sync_timestamp: now,
+        sync_timestamp: clock::told(now),
     };
     for (item, refusal) in items.into_iter().zip(refusals) {
         receipt.add(item.name, refusal);
@@ -92,26 +104,41 @@ impl Receipt {
     }
 }
 
+/// When deferred constraints are checked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Checks {
+    AtCommit,
+    PerItem,
+}
+
+/// Whether a failure comes from what was to be written; the same data would fail again, other data may not.
+fn is_of_the_data(error: &StoreError) -> bool {
+    match error {
+        StoreError::Rejected(_) | StoreError::Missing(_) | StoreError::Unexpected(_) => true,
+        StoreError::Unavailable(_) | StoreError::Contended(_) => false,
+    }
+}
+
 /// One run of the whole transaction: for each item why it was refused, if it was.
 async fn attempt(
-    tenant: &Tenant,
+    client: &mut Client,
     device: &DeviceId,
     user: UserId,
     items: &[Item],
+    checks: Checks,
 ) -> Result<(Vec<Option<Refusal>>, Lsn), StoreError> {
-    let mut client = tenant.database.client().await?;
     let mut transaction = client.transaction().await?;
     wal::emit(&transaction, wal::ORIGIN, device.as_str()).await?;
     let mut refusals = Vec::with_capacity(items.len());
     for item in items {
         let refused = match &item.action {
-            Ok(action) => guarded(&mut transaction, user, action).await?.err(),
+            Ok(action) => guarded(&mut transaction, user, action, checks).await?.err(),
             Err(refusal) => Some(refusal.clone()),
         };
         refusals.push(refused);
     }
     transaction.commit().await?;
-    Ok((refusals, wal::insert_lsn(&client).await?))
+    Ok((refusals, wal::insert_lsn(client).await?))
 }
 
 /// Applies one item under a savepoint, so that PostgreSQL's refusal of it leaves the others alone.
@@ -119,22 +146,30 @@ async fn guarded(
     transaction: &mut Transaction<'_>,
     user: UserId,
     action: &Action,
+    checks: Checks,
 ) -> Result<Result<(), Refusal>, StoreError> {
     let savepoint = transaction.savepoint("item").await?;
-    match apply_item(&savepoint, user, action).await {
+    let mut applied = apply_item(&savepoint, user, action).await;
+    if applied.is_ok() && checks == Checks::PerItem {
+        let now = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED";
+        applied = savepoint.batch_execute(now).await.map_err(StoreError::from).and(applied);
+    }
+    let refusal = match applied {
         Ok(outcome) => {
             savepoint.commit().await?;
-            Ok(outcome)
+            return Ok(outcome);
         }
         Err(StoreError::Rejected(state)) => {
-            savepoint.rollback().await?;
-            Ok(Err(Refusal::new(
-                Code::ValidationError,
-                format!("the database refused it (SQLSTATE {state})"),
-            )))
+            Refusal::new(Code::ValidationError, format!("the database refused it (SQLSTATE {state})"))
         }
-        Err(other) => Err(other),
-    }
+        Err(error) if is_of_the_data(&error) => {
+            tracing::error!(%error, "an item of an upload failed by a fault of the server");
+            Refusal::new(Code::InternalError, "the server failed at it; its log tells more")
+        }
+        Err(other) => return Err(other),
+    };
+    savepoint.rollback().await?;
+    Ok(Err(refusal))
 }
 
 async fn apply_item(

@@ -3,7 +3,7 @@
 use posduif_changelog::LogState;
 use posduif_model::{
     Lsn,
-    cursor::{Cursor, Resume},
+    cursor::{Cursor, LastRow, Resume},
     rule::RulesHash,
 };
 
@@ -25,7 +25,7 @@ pub enum Plan {
     /// The log after `after`; with `replay` it goes over a snapshot's tables.
     Log { after: Lsn, replay: Option<Replay> },
     /// Table pages of the snapshot that began at `from`.
-    Tables { from: Lsn, part: usize, after: Option<Vec<String>> },
+    Tables { from: Lsn, part: usize, after: Option<LastRow> },
     /// The tables are out: mark the WAL, wait for the log, replay it from `from` on.
     Mark { from: Lsn },
 }

@@ -1,8 +1,9 @@
 //! A place in a snapshot's tables in, one page of rows out.
 
+use deadpool_postgres::Client;
 use posduif_model::{
     Lsn,
-    cursor::Resume,
+    cursor::{LastRow, Resume},
     rule::{BucketTemplate, RuleSet, TableDeclaration},
 };
 use tokio_postgres::IsolationLevel;
@@ -12,7 +13,19 @@ use super::{
     body::Body,
     incoming::{Page, Reader},
 };
-use crate::store::{StoreError, catalogue, snapshot::SnapshotTable};
+use crate::{
+    declaration,
+    store::{StoreError, catalogue, snapshot::SnapshotTable},
+};
+
+/// Where a page begins.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// The watermark when the snapshot began.
+    pub from: Lsn,
+    pub part: usize,
+    pub after: Option<LastRow>,
+}
 
 /// The parts of a snapshot: each declared table once per bucket that its rows go to.
 ///
@@ -23,14 +36,30 @@ fn parts(rules: &RuleSet) -> impl Iterator<Item = (&TableDeclaration, &BucketTem
 
 /// Reads one page in a transaction of its own, which begins after the watermark was read: every commit up to
 /// `from` is visible in it.
-pub(super) async fn read(
+pub(super) async fn read(reader: &Reader<'_>, rules: &RuleSet, place: Place) -> Result<Page, SyncError> {
+    let is_first = place.part == 0 && place.after.is_none();
+    let page = reader.tenant.database.run(async |client| page(client, reader, rules, place).await).await;
+    let is_altered = match &page {
+        Err(SyncError::Store(StoreError::Missing(_))) => true,
+        Err(SyncError::Store(StoreError::Rejected(state))) => state == "22P02",
+        _ => false,
+    };
+    match page {
+        Err(_) if is_altered && is_first => Err(SyncError::NotReady("a table is being altered")),
+        Err(_) if is_altered => Err(SyncError::Expired),
+        page => page,
+    }
+}
+
+async fn page(
+    client: &mut Client,
     reader: &Reader<'_>,
     rules: &RuleSet,
-    from: Lsn,
-    part: usize,
-    after: Option<Vec<String>>,
+    place: Place,
 ) -> Result<Page, SyncError> {
-    let mut client = reader.tenant.database.client().await?;
+    let Place { from, part, mut after } = place;
+    let wanted = parts(rules).skip(part).map(|(declaration, _)| &declaration.table);
+    let existing = catalogue::existing(client, wanted).await?;
     let transaction = client
         .build_transaction()
         .isolation_level(IsolationLevel::RepeatableRead)
@@ -38,10 +67,11 @@ pub(super) async fn read(
         .start()
         .await
         .map_err(StoreError::from)?;
-    let shapes = catalogue::shapes(&transaction, rules.tables().iter().map(|d| &d.table)).await?;
+    // Before the first query fixes the snapshot: to an older snapshot a table that is rewritten meanwhile is empty.
+    catalogue::lock(&transaction, &existing).await?;
+    let shapes = catalogue::shapes(&transaction, existing.iter()).await?;
     let mut body = Body::default();
     let mut room = reader.limit;
-    let mut after = after;
     let mut at = Resume::Mark { from };
     for (index, (declaration, bucket)) in parts(rules).enumerate().skip(part) {
         if room == 0 {
@@ -49,15 +79,32 @@ pub(super) async fn read(
             break;
         }
         let start = after.take();
-        // A table that does not exist yet, or cannot be published, has no rows in the log either.
-        let Some(shape) = shapes.get(&declaration.table) else { continue };
-        let Some(table) = SnapshotTable::bind(declaration, shape)? else { continue };
-        let rows = table.page(&transaction, bucket, reader.user, start.as_deref(), room + 1).await?;
+        let table = match shapes.get(&declaration.table) {
+            None => None,
+            Some(shape) => {
+                declaration::check_shape(declaration, shape)?;
+                SnapshotTable::bind(declaration, shape)?
+            }
+        };
+        let Some(table) = table else {
+            // A table that does not exist yet, or cannot be published, has no rows in the log either. But one that
+            // was there when the last page was read went meanwhile.
+            if start.is_some() {
+                return Err(SyncError::Expired);
+            }
+            continue;
+        };
+        if start.as_ref().is_some_and(|last| last.shape != table.key_shape()) {
+            return Err(SyncError::Expired);
+        }
+        let start = start.as_ref().map(|last| last.key.as_slice());
+        let rows = table.page(&transaction, bucket, reader.user, start, room + 1).await?;
         for row in rows.iter().take(room) {
             body.push_row(&declaration.table, &row.key, &row.row, from);
         }
         if rows.len() > room {
-            let last = rows.get(room.saturating_sub(1)).map(|row| row.after.clone());
+            let last = rows.get(room.saturating_sub(1));
+            let last = last.map(|row| LastRow { shape: table.key_shape(), key: row.after.clone() });
             at = Resume::Table { from, part: index, after: last };
             break;
         }

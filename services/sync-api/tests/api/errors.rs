@@ -138,7 +138,9 @@ async fn a_log_that_is_missing_is_awaited() {
     let (_, jwt) = api.web_user("bob").await;
     let ann = api.phone(&jwt, "ann").await;
     let mut redis =
-        connect(Servers::shared().await.redis_url().as_str(), posduif_changelog::Timeouts::default()).await.unwrap();
+        connect(Servers::shared().await.redis_url().as_str(), posduif_changelog::Timeouts::default())
+            .await
+            .unwrap();
     let key = Keys::new(&api.tenant).state();
     let () = redis::cmd("DEL").arg(key).query_async(&mut redis).await.unwrap();
     assert_eq!(refused(api.incoming(&ann, "start", 1)).await, is(503, "SYNC_ERROR"));

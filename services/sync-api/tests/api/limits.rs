@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use posduif_runtime::{
+    config::Config,
+    postgres::{self, SessionLimits},
+};
+use posduif_sync_api::store::{Database, StoreError};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -27,13 +32,70 @@ async fn a_table_that_stays_locked_ends_an_upload_in_time() {
     assert_eq!(ok(api.outgoing(&ann, &upload)).await["synced_count"], 1);
 }
 
+/// A database behind a pool of one connection.
+fn database(api: &Api, deadline: Duration) -> Database {
+    let yaml = format!("tenants: [{{url: '{}'}}]", api.database.url());
+    let limits = SessionLimits {
+        statement: Duration::from_secs(60),
+        lock: Duration::from_secs(60),
+        idle_in_transaction: Duration::from_secs(60),
+    };
+    let tenant = &Config::from_yaml(&yaml).unwrap().tenants[0];
+    Database::new(postgres::pool(tenant, "test", 1, &limits).unwrap(), deadline)
+}
+
+async fn backend(database: &Database) -> i32 {
+    let asked = database.run(async |client| -> Result<i32, StoreError> {
+        Ok(client.query_one("SELECT pg_backend_pid()", &[]).await?.get(0))
+    });
+    timeout(SOON, asked).await.unwrap().unwrap()
+}
+
+async fn sleep(database: &Database) -> Result<(), StoreError> {
+    database.run(async |client| Ok(client.batch_execute("SELECT pg_sleep(50)").await?)).await
+}
+
+#[tokio::test]
+async fn a_connection_whose_work_takes_too_long_is_given_up() {
+    let api = Api::start().await;
+    let database = database(&api, Duration::from_millis(500));
+    let first = backend(&database).await;
+    assert_eq!(backend(&database).await, first);
+    assert!(matches!(sleep(&database).await, Err(StoreError::Unavailable(_))));
+    assert_ne!(backend(&database).await, first);
+}
+
+#[tokio::test]
+async fn a_connection_whose_caller_went_away_is_not_lent_again() {
+    let api = Api::start().await;
+    let database = database(&api, Duration::from_secs(60));
+    let first = backend(&database).await;
+    assert!(timeout(Duration::from_millis(200), sleep(&database)).await.is_err());
+    assert_ne!(backend(&database).await, first);
+}
+
+#[tokio::test]
+async fn connections_of_a_pool_have_limits_that_postgres_keeps() {
+    let api = Api::start().await;
+    let database = database(&api, Duration::from_secs(60));
+    let show = "SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings
+                 WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'TimeZone')";
+    let settings = database
+        .run(async |client| -> Result<String, StoreError> { Ok(client.query_one(show, &[]).await?.get(0)) });
+    assert_eq!(
+        settings.await.unwrap(),
+        "TimeZone=UTC idle_in_transaction_session_timeout=60000 lock_timeout=60000 statement_timeout=60000"
+    );
+}
+
 #[tokio::test]
 async fn a_snapshot_waits_no_longer_than_it_may_also_for_its_mark() {
     let api = Api::with("api: {snapshot_wait: 300ms}").await;
     let (_, jwt) = api.web_user("bob").await;
     let ann = api.phone(&jwt, "ann").await;
     let page = ok(api.incoming(&ann, "start", 500)).await;
-    let hidden = "ALTER FUNCTION pg_logical_emit_message(boolean, text, text, boolean) RENAME TO emit_at_once;
+    let hidden =
+        "ALTER FUNCTION pg_logical_emit_message(boolean, text, text, boolean) RENAME TO emit_at_once;
         CREATE FUNCTION pg_catalog.pg_logical_emit_message(boolean, text, text, flush boolean DEFAULT false)
         RETURNS pg_lsn LANGUAGE sql AS
         'SELECT pg_sleep(8); SELECT pg_catalog.emit_at_once($1, $2, $3, $4)'";

@@ -118,7 +118,9 @@ async fn with_rule(api: &Api, trigger: &str, error: &str) {
 #[tokio::test]
 async fn whatever_the_database_says_of_one_item_leaves_the_other_items_alone() {
     let deferred = "CREATE CONSTRAINT TRIGGER t AFTER INSERT";
-    let deferred = format!("{deferred} ON messages DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION rule() --");
+    let deferred = format!(
+        "{deferred} ON messages DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION rule() --"
+    );
     for (trigger, error, code) in [
         ("CREATE TRIGGER t BEFORE INSERT", "insufficient_privilege", "INTERNAL_ERROR"),
         ("CREATE TRIGGER t BEFORE INSERT", "undefined_table", "INTERNAL_ERROR"),

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use posduif_sync_api::{app::App, clock::Clock};
 use posduif_runtime::config::Config;
+use posduif_sync_api::{app::App, clock::Clock};
 use posduif_testkit::eventually_true;
 use serde_json::{Value, json};
 
@@ -70,7 +70,7 @@ async fn a_key_of_several_columns_keeps_its_own_order() {
 async fn a_key_that_changes_during_a_snapshot_begins_it_again() {
     for change in [
         "ALTER TABLE tasks DROP CONSTRAINT tasks_pkey, ADD PRIMARY KEY (id, code)",
-        "ALTER TABLE tasks DROP CONSTRAINT tasks_pkey, ADD PRIMARY KEY (hidden, id)",
+        "ALTER TABLE tasks DROP CONSTRAINT tasks_pkey, ADD PRIMARY KEY (code, id)",
         "ALTER TABLE tasks ALTER id TYPE uuid USING gen_random_uuid()",
         "ALTER TABLE tasks ALTER id TYPE text",
         "ALTER TABLE tasks DROP CONSTRAINT tasks_pkey",
@@ -138,7 +138,10 @@ async fn declarations_that_no_device_can_use_stop_the_start() {
     for (tables, place) in [
         ("{table: users, buckets: [shared]}", "public.users"),
         ("{table: users, buckets: [shared], columns: [id, device_id]}", "column device_id"),
-        ("{table: users, buckets: [shared], columns: [id, enrollment_token_id]}", "column enrollment_token_id"),
+        (
+            "{table: users, buckets: [shared], columns: [id, enrollment_token_id]}",
+            "column enrollment_token_id",
+        ),
         (
             "{table: messages, buckets: [shared], columns: [id, content], write: {owner: sender_id, columns: [content], version: updated_at}}",
             "column sender_id",

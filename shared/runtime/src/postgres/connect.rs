@@ -8,6 +8,7 @@ use tokio_postgres::{Client, Config, Connection, Socket, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
+    limits::SessionLimits,
     pinned::PINNED_OPTIONS,
     tls::{TlsError, make_tls},
 };
@@ -82,11 +83,18 @@ pub async fn connect(
 }
 
 /// A pool that connects when it is first asked; a server that is down is told to whoever asks.
-pub fn pool(tenant: &TenantConfig, application_name: &str, size: usize) -> Result<Pool, ConnectError> {
+pub fn pool(
+    tenant: &TenantConfig,
+    application_name: &str,
+    size: usize,
+    limits: &SessionLimits,
+) -> Result<Pool, ConnectError> {
     let server = || tenant.url.redacted();
     let tls = make_tls(tenant).map_err(|source| ConnectError::Tls { server: server(), source })?;
     let mut config = tokio_postgres_config(tenant);
     config.application_name(application_name);
+    let options = format!("{} {}", config.get_options().unwrap_or_default(), limits.options());
+    config.options(options);
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let pool = Pool::builder(Manager::from_config(config, tls, recycling))
         .max_size(size)
@@ -149,6 +157,9 @@ mod tests {
 
     #[test]
     fn a_pool_needs_no_server_to_be_made() {
-        assert_eq!(pool(&tenant("postgres://u@127.0.0.1:1/d"), "test", 3).unwrap().status().max_size, 3);
+        let second = Duration::from_secs(1);
+        let limits = SessionLimits { statement: second, lock: second, idle_in_transaction: second };
+        let pool = pool(&tenant("postgres://u@127.0.0.1:1/d"), "test", 3, &limits).unwrap();
+        assert_eq!(pool.status().max_size, 3);
     }
 }
