@@ -113,7 +113,11 @@ async fn another_role_of_the_services_may_use_the_tables_and_alter_none() {
     ] {
         client.batch_execute(allowed).await.unwrap_or_else(|error| panic!("{allowed}: {error:?}"));
     }
-    for refused in ["ALTER TABLE messages ADD COLUMN x int", "ALTER PUBLICATION posduif DROP TABLE users", "TRUNCATE users"] {
+    for refused in [
+        "ALTER TABLE messages ADD COLUMN x int",
+        "ALTER PUBLICATION posduif DROP TABLE users",
+        "TRUNCATE users",
+    ] {
         assert!(client.batch_execute(refused).await.is_err(), "{refused}");
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Numbers are parsed from their text, never through a float, so that 64-bit ids and decimals stay exact.
 //! In the outbox, where SQLite itself writes JSON, a BLOB is hexadecimal and a REAL is text of 17 digits.
+//! A JSON document comes embedded, is stored as its text, and goes up as a string of that text. JSON's own `null`
+//! cannot be told from SQL's NULL on the wire: both are stored as NULL.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use rusqlite::types::Value;
@@ -30,7 +32,18 @@ impl Affinity {
     }
 }
 
+/// A JSON document as it is stored: its text, unparsed, so that whatever PostgreSQL takes for JSON arrives.
+pub(crate) fn json_from_wire(raw: &RawValue) -> Value {
+    match raw.get().trim() {
+        "null" => Value::Null,
+        json => Value::Text(json.to_owned()),
+    }
+}
+
 /// A wire value as it is stored in a column of this type; `None` when it cannot be stored faithfully.
+///
+/// A string that no Unicode text can be made of, such as one with a lone surrogate, is a JSON document that the
+/// server did not announce as one: text columns keep it as it stands.
 pub(crate) fn from_wire(affinity: Affinity, raw: &RawValue) -> Option<Value> {
     let json = raw.get().trim();
     match json {
@@ -40,7 +53,11 @@ pub(crate) fn from_wire(affinity: Affinity, raw: &RawValue) -> Option<Value> {
         }
         _ => {}
     }
-    let text = if json.starts_with('"') { serde_json::from_str(json).ok()? } else { json.to_owned() };
+    let text = match json.starts_with('"').then(|| serde_json::from_str(json)) {
+        Some(Ok(text)) => text,
+        Some(Err(_)) if affinity != Affinity::Text => return None,
+        Some(Err(_)) | None => json.to_owned(),
+    };
     Some(match affinity {
         Affinity::Text => Value::Text(text),
         Affinity::Integer => text.parse().map_or_else(|_| Value::Text(text), Value::Integer),
@@ -103,6 +120,22 @@ mod tests {
         let json = r#"{"b":1.10,"a":[9007199254740993]}"#;
         assert_eq!(stored(Affinity::Text, json), Some(Value::Text(json.into())));
         assert_eq!(stored(Affinity::Text, r#""a\u00e9\n""#), Some(Value::Text("aé\n".into())));
+    }
+
+    #[test]
+    fn a_json_document_is_its_own_text() {
+        let stored = |json: &str| json_from_wire(&RawValue::from_string(json.to_owned()).unwrap());
+        for json in [r#""quoted""#, "5", "true", r#"{"a": 1.10}"#, r#""\ud800""#] {
+            assert_eq!(stored(json), Value::Text(json.into()));
+        }
+        assert_eq!(stored("null"), Value::Null);
+    }
+
+    #[test]
+    fn a_lone_surrogate_stays_as_it_stands_in_text_and_fits_nothing_else() {
+        let lone = r#""\ud800""#;
+        assert_eq!(stored(Affinity::Text, lone), Some(Value::Text(lone.into())));
+        assert_eq!(stored(Affinity::Integer, lone), None);
     }
 
     #[test]

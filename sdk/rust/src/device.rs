@@ -15,12 +15,15 @@ use crate::{
     enroll,
     error::{Error, Result},
     http::Http,
-    instructions::{Instructions, List},
+    instructions::{Instructions, SkippedTable},
     lock::SyncLock,
-    machine::{Event, Instruction, Machine, Step, SyncSummary},
+    machine::{Machine, SyncSummary},
     messenger::{self, Message, Rejected, User},
+    receipt::{Outcome, Refusal},
+    step::{Event, Instruction, Step},
     store::{self, Enrollment, Store},
-    upload::{Batch, Outcome, Refusal},
+    table::List,
+    upload::Batch,
 };
 
 /// An enrolled device and its database.
@@ -58,6 +61,10 @@ impl Device {
     ///
     /// The file is created if it is missing. After a failure the call may be repeated with the same URL, also
     /// when the server had already accepted it.
+    ///
+    /// A device that the server refuses ([`Error::Unauthorized`]) is enrolled again in its own file, by a URL that
+    /// was made for its user: it keeps its id and all unsent writes, and takes a snapshot. Close other handles of
+    /// the file first; they go on with the refused credential.
     ///
     /// # Errors
     /// [`Error::Rejected`] if the token is used or expired or the username is taken, [`Error::Unusable`] if the
@@ -102,8 +109,13 @@ impl Device {
     /// Writes a message to another user; it is uploaded by the next sync.
     ///
     /// # Errors
-    /// [`Error::Store`] if the rules do not let a device write messages.
+    /// [`Error::Rejected`] with `EMPTY_MESSAGE` if the content is only white space, [`Error::Store`] if the rules
+    /// do not let a device write messages.
     pub fn send_message(&self, recipient_id: UserId, content: &str) -> Result<Uuid> {
+        if content.trim().is_empty() {
+            let (code, message) = ("EMPTY_MESSAGE".to_owned(), "a message needs content".to_owned());
+            return Err(Error::Rejected { code, message });
+        }
         let id = Uuid::new_v4();
         let now = now();
         let sql = "INSERT INTO {} (id, sender_id, recipient_id, content, status, created_at, updated_at)
@@ -160,6 +172,11 @@ impl Device {
     /// Local writes without effect at the server, oldest first.
     pub fn rejected(&self) -> Result<Vec<Rejected>> {
         messenger::rejected(&self.connection())
+    }
+
+    /// Tables that the server syncs and this device could not keep, with the reasons.
+    pub fn skipped_tables(&self) -> Result<Vec<SkippedTable>> {
+        store::skipped(&self.connection())
     }
 
     /// Uploads what waits, then fetches and shows what is new.
@@ -231,20 +248,28 @@ impl Device {
     }
 
     async fn upload(&self, after: i64, limit: usize) -> Result<Event> {
-        let (upto, batch) = self
+        let (upto, unreadable, batch) = self
             .with_store(move |store| {
                 let entries = store.pending(after, limit)?;
-                let upto = entries.last().map(|entry| entry.seq);
-                Ok((upto, Batch::new(entries, &store.tables()?)?))
+                let mut batch = Batch::new(&entries, &store.tables()?)?;
+                let rejected = std::mem::take(&mut batch.unreadable);
+                let unreadable = rejected.len();
+                if unreadable > 0 {
+                    store.record(&Outcome { rejected, ..Outcome::default() })?;
+                }
+                Ok((entries.last().map(|entry| entry.seq), unreadable, batch))
             })
             .await?;
-        if upto.is_none() {
-            return Ok(Event::Uploaded { upto, taken: 0, superseded: 0, rejected: 0 });
+        let looked_at = |upto| Event::Uploaded { upto, taken: 0, superseded: 0, rejected: unreadable };
+        if unreadable > 0 {
+            // They are out of the way now; the same range is looked at again.
+            return Ok(looked_at(Some(after)));
         }
+        let Some(upto) = upto else { return Ok(looked_at(None)) };
         let answer = self.http.outgoing(&self.enrollment, batch.body.clone()).await?;
         let outcome = batch.outcome(&answer)?;
         let uploaded = Event::Uploaded {
-            upto,
+            upto: Some(upto),
             taken: outcome.taken,
             superseded: outcome.superseded.len(),
             rejected: outcome.rejected.len(),

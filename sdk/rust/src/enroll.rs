@@ -41,19 +41,34 @@ pub(crate) async fn enroll(
     }
     let mut store = Store::open_or_create(path)?;
     let _lock = SyncLock::acquire(path)?;
-    let http = Http::new(invitation.base.clone())?;
-    if store.is_enrolled()? {
-        // The credential came, the tables did not.
-        if store.progress()?.instructed || store.enrollment()?.base_url != invitation.base {
+    let body = match known(&store).await? {
+        Some(_) if store.progress()?.instructed => {
             return Err(Error::Unusable(format!("{} is already enrolled", path.display())));
         }
-    } else {
-        let enrollment = redeem(&http, &mut store, invitation, username, device_info).await?;
-        store.enrolled(&enrollment)?;
-    }
-    let body = http.instructions(&store.enrollment()?).await?;
+        // The credential came, the tables did not.
+        Some(body) => body,
+        None => {
+            let http = Http::new(invitation.base.clone())?;
+            let enrollment = redeem(&http, &mut store, invitation, username, device_info).await?;
+            store.enrolled(&enrollment)?;
+            http.instructions(&enrollment).await?
+        }
+    };
     store.install(&Instructions::parse(&body)?)?;
     Ok(())
+}
+
+/// The app instructions, if this is a device whose credential the server still takes.
+async fn known(store: &Store) -> Result<Option<Vec<u8>>> {
+    if !store.is_enrolled()? {
+        return Ok(None);
+    }
+    let device = store.enrollment()?;
+    match Http::new(device.base_url.clone())?.instructions(&device).await {
+        Ok(body) => Ok(Some(body)),
+        Err(Error::Unauthorized(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 async fn redeem(
@@ -63,6 +78,7 @@ async fn redeem(
     username: &str,
     device_info: serde_json::Value,
 ) -> Result<Enrollment> {
+    let before = if store.is_enrolled()? { Some(store.enrollment()?) } else { None };
     let device_id = store.device_id_for(&invitation.token)?;
     let request = serde_json::json!({
         "token": invitation.token,
@@ -70,9 +86,17 @@ async fn redeem(
         "username": username,
         "device_info": device_info,
     });
-    let answer = http.complete_enrollment(&request).await?;
+    let answer = http.complete_enrollment(&request).await.map_err(|error| match (&before, error) {
+        (Some(before), Error::Rejected { code, .. }) if code == "CONFLICT" => of_another(before),
+        (_, error) => error,
+    })?;
     let completed: Completed = serde_json::from_slice(&answer)
         .map_err(|error| Error::unreadable("answer to the enrolment", &error))?;
+    if let Some(before) = before
+        && (before.user_id != completed.user_id || before.tenant_id != completed.tenant_id)
+    {
+        return Err(of_another(&before));
+    }
     Ok(Enrollment {
         device_id,
         user_id: completed.user_id,
@@ -82,6 +106,14 @@ async fn redeem(
         base_url: invitation.base,
         device_token: completed.device_token.into(),
     })
+}
+
+fn of_another(before: &Enrollment) -> Error {
+    Error::Unusable(format!(
+        "this file is the device of {0} and cannot become another user's; ask for an enrolment URL made for \
+         {0}, or enrol in a new file",
+        before.username
+    ))
 }
 
 impl Invitation {

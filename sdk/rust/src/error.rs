@@ -18,8 +18,9 @@ pub enum Error {
     /// The device's credential is unknown, revoked or lacks the right: enrol again.
     #[error("the server refuses this device: {0}")]
     Unauthorized(String),
-    /// The request itself is refused for good, with the contract's error code.
-    #[error("the server refuses the request: {message} ({code})")]
+    /// The request itself is refused for good, with the contract's error code: by the server or, before it was
+    /// stored, by this library.
+    #[error("refused: {message} ({code})")]
     Rejected { code: String, message: String },
     /// The server's answer is not what the protocol allows; nothing of it was applied.
     #[error("the server's answer breaks the protocol: {0}")]

@@ -68,12 +68,17 @@ impl Http {
     }
 
     /// `GET /api/sync/incoming` for at most about `limit` rows after the cursor; none asks for a snapshot.
+    ///
+    /// A page of the log may be too large, since it holds whole transactions. The pages of a snapshot are small.
     pub async fn incoming(&self, device: &Enrollment, since: Option<&str>, limit: u32) -> Result<Vec<u8>> {
         let mut url = self.url("/api/sync/incoming");
         url.query_pairs_mut()
             .append_pair("since", since.unwrap_or("start"))
             .append_pair("limit", &limit.to_string());
-        answer(authorized(self.client.get(url), device)).await
+        match receive(authorized(self.client.get(url), device)).await? {
+            Received::Whole(body) => Ok(body),
+            Received::TooLarge => Err(Error::Resync),
+        }
     }
 
     fn url(&self, path: &str) -> Url {
@@ -97,7 +102,20 @@ fn authorized(request: RequestBuilder, device: &Enrollment) -> RequestBuilder {
     request.header("X-Device-ID", device.device_id.as_str()).bearer_auth(device.device_token.expose_secret())
 }
 
+/// A good answer.
+enum Received {
+    Whole(Vec<u8>),
+    TooLarge,
+}
+
 async fn answer(request: RequestBuilder) -> Result<Vec<u8>> {
+    match receive(request).await? {
+        Received::Whole(body) => Ok(body),
+        Received::TooLarge => Err(Error::Protocol(format!("an answer of more than {LARGEST_ANSWER} bytes"))),
+    }
+}
+
+async fn receive(request: RequestBuilder) -> Result<Received> {
     let unreached = |error: reqwest::Error| Error::Offline(with_sources(&error.without_url()));
     let mut response = request.send().await.map_err(unreached)?;
     let status = response.status();
@@ -107,13 +125,16 @@ async fn answer(request: RequestBuilder) -> Result<Vec<u8>> {
         .and_then(|value| value.to_str().ok()?.trim().parse().ok())
         .map(Duration::from_secs);
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(unreached)? {
-        if body.len() + chunk.len() > LARGEST_ANSWER {
-            return Err(Error::Protocol(format!("an answer of more than {LARGEST_ANSWER} bytes")));
-        }
+    let mut too_large = response.content_length().is_some_and(|length| length > LARGEST_ANSWER as u64);
+    while !too_large && let Some(chunk) = response.chunk().await.map_err(unreached)? {
+        too_large = body.len() + chunk.len() > LARGEST_ANSWER;
         body.extend_from_slice(&chunk);
     }
-    if status.is_success() { Ok(body) } else { Err(refusal(status, retry_after, &body)) }
+    match (status.is_success(), too_large) {
+        (true, true) => Ok(Received::TooLarge),
+        (true, false) => Ok(Received::Whole(body)),
+        (false, _) => Err(refusal(status, retry_after, &body)),
+    }
 }
 
 /// Only a refusal in the contract's shape is the server's own word. Anything else, such as the page of a proxy

@@ -1,21 +1,47 @@
-//! The server's app instructions in, the tables this device keeps out.
+//! The server's app instructions in, the tables this device keeps and those it does not keep out.
 
 use posduif_model::TableName;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::{
-    cell::Affinity,
     error::{Error, Result},
+    table::Table,
 };
 
 /// What the server tells a device to create and how to ask.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub(crate) struct Instructions {
     /// Names this version of tables and columns; part of every cursor.
     pub rules: String,
-    #[serde(default)]
     pub sync_config: SyncConfig,
     pub tables: Vec<Table>,
+    pub skipped: Vec<SkippedTable>,
+}
+
+/// A table that the server syncs and this device does not keep.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedTable {
+    /// The table's name at the server.
+    pub table: String,
+    pub reason: String,
+}
+
+#[derive(Deserialize)]
+struct Announced<'a> {
+    rules: String,
+    #[serde(default)]
+    sync_config: SyncConfig,
+    #[serde(borrow)]
+    tables: Vec<&'a RawValue>,
+}
+
+/// What even a table of an unknown form has.
+#[derive(Deserialize)]
+struct Named {
+    name: TableName,
+    #[serde(default)]
+    list: Option<serde_json::Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -31,106 +57,62 @@ impl Default for SyncConfig {
     }
 }
 
-/// The list of an incoming page in which a built-in table has its rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum List {
-    Messages,
-    Users,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Column {
-    pub name: String,
-    #[serde(rename = "type")]
-    pub affinity: Affinity,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Write {
-    pub columns: Vec<String>,
-}
-
-/// One synced table: its name at the server and in SQLite, its shape, and what the device may write.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Table {
-    pub name: TableName,
-    pub local_name: String,
-    #[serde(default)]
-    pub list: Option<List>,
-    pub primary_key: Vec<String>,
-    pub columns: Vec<Column>,
-    #[serde(default)]
-    pub write: Option<Write>,
-}
-
-/// The version column that every writable table may have; it decides which of two writes wins.
-const VERSION: &str = "updated_at";
-
-/// What the upload of a message is made of; its sender and its state guard the local write.
-const MESSAGE_COLUMNS: [&str; 7] =
-    ["id", "recipient_id", "content", "created_at", "updated_at", "sender_id", "status"];
-
 impl Instructions {
-    /// Reads and checks the server's answer, so that creating the tables cannot fail for its sake.
+    /// Reads and checks the server's answer.
+    ///
+    /// A table that this version cannot keep is left out, so that the others go on. Without the messenger's
+    /// tables the device would be none, so they are not left out.
     pub fn parse(body: &[u8]) -> Result<Self> {
-        let instructions: Instructions =
-            serde_json::from_slice(body).map_err(|error| Error::unreadable("app instructions", &error))?;
-        for table in &instructions.tables {
-            table.check().map_err(|why| {
-                Error::Protocol(format!("app instructions for table {}: {why}", table.name))
-            })?;
+        let unreadable = |error| Error::unreadable("app instructions", &error);
+        let announced: Announced = serde_json::from_slice(body).map_err(unreadable)?;
+        let mut instructions = Instructions {
+            rules: announced.rules,
+            sync_config: announced.sync_config,
+            tables: Vec::with_capacity(announced.tables.len()),
+            skipped: Vec::new(),
+        };
+        let mut tables = Vec::with_capacity(announced.tables.len());
+        for raw in announced.tables {
+            let named: Named = serde_json::from_str(raw.get()).map_err(unreadable)?;
+            tables.push((raw, named));
+        }
+        // The messenger's tables have the first claim to their names.
+        tables.sort_by_key(|(_, named)| !named.is_messengers());
+        for (raw, named) in tables {
+            match instructions.usable(raw) {
+                Ok(table) => instructions.tables.push(table),
+                Err(why) if named.is_messengers() => {
+                    return Err(Error::Protocol(format!("app instructions for table {}: {why}", named.name)));
+                }
+                Err(why) => {
+                    tracing::warn!(table = %named.name, why, "a table is left out");
+                    instructions
+                        .skipped
+                        .push(SkippedTable { table: named.name.to_string(), reason: why.to_owned() });
+                }
+            }
         }
         Ok(instructions)
     }
+
+    /// The announced table, if this device can keep it beside those before it.
+    fn usable(&self, raw: &RawValue) -> std::result::Result<Table, &'static str> {
+        let unknown = |_| "its form is unknown to this version of the device library";
+        let table: Table = serde_json::from_str(raw.get()).map_err(unknown)?;
+        table.check()?;
+        if self.tables.iter().any(|other| other.name == table.name) {
+            return Err("it is announced twice");
+        }
+        if self.tables.iter().any(|other| other.local_name.eq_ignore_ascii_case(&table.local_name)) {
+            return Err("another table has its local name");
+        }
+        Ok(table)
+    }
 }
 
-impl Table {
-    fn check(&self) -> std::result::Result<(), &'static str> {
-        let local = self.local_name.to_ascii_lowercase();
-        if local.is_empty() || local.starts_with("posduif_") || local.starts_with("sqlite_") {
-            return Err("its local name is reserved");
-        }
-        if self.primary_key.is_empty() || self.key_columns().count() != self.primary_key.len() {
-            return Err("its primary key is not among its columns");
-        }
-        if self.list.is_some() && self.primary_key.len() != 1 {
-            return Err("a built-in table has a key of one column");
-        }
-        if self.list == Some(List::Messages)
-            && self.write.is_some()
-            && !MESSAGE_COLUMNS.iter().all(|name| self.column(name).is_some())
-        {
-            return Err("a message that a device may write needs its columns");
-        }
-        Ok(())
-    }
-
-    pub fn column(&self, name: &str) -> Option<&Column> {
-        self.columns.iter().find(|column| column.name == name)
-    }
-
-    /// The key's columns, in key order.
-    pub fn key_columns(&self) -> impl Iterator<Item = &Column> {
-        self.primary_key.iter().filter_map(|name| self.column(name))
-    }
-
-    /// The columns that a local UPDATE may change: what `write` grants and the version, never the key.
-    pub fn writable(&self) -> impl Iterator<Item = &Column> {
-        self.columns.iter().filter(|column| {
-            let granted = self
-                .write
-                .as_ref()
-                .is_some_and(|write| column.name == VERSION || write.columns.contains(&column.name));
-            granted && !self.primary_key.contains(&column.name)
-        })
-    }
-
-    /// The columns that the upload of a row carries.
-    pub fn uploaded(&self) -> Vec<&Column> {
-        if self.list == Some(List::Messages) {
-            return MESSAGE_COLUMNS.iter().take(5).filter_map(|name| self.column(name)).collect();
-        }
-        self.key_columns().chain(self.writable()).collect()
+impl Named {
+    fn is_messengers(&self) -> bool {
+        let list = self.list.as_ref().and_then(serde_json::Value::as_str);
+        matches!(list, Some("messages" | "users"))
     }
 }

@@ -15,11 +15,15 @@ mod lock;
 mod machine;
 mod messenger;
 mod page;
+mod receipt;
+mod step;
 mod store;
+mod table;
 mod upload;
 
 pub use device::Device;
 pub use error::{Error, Result};
+pub use instructions::SkippedTable;
 pub use machine::SyncSummary;
 pub use messenger::{Message, Rejected, User};
 pub use posduif_model::{DeviceId, Lsn, UserId};

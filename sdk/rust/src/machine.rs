@@ -9,7 +9,10 @@ use std::time::Duration;
 use posduif_model::Lsn;
 use serde::Serialize;
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    step::{Event, Instruction, Step},
+};
 
 /// The entries of the largest upload.
 pub(crate) const UPLOAD_ENTRIES: usize = 100;
@@ -37,71 +40,9 @@ pub struct SyncSummary {
     pub lsn: Option<Lsn>,
 }
 
-/// How far the database had come when the sync started.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Progress {
-    /// The tables exist.
-    pub instructed: bool,
-    /// The newest staged cursor, else the applied one; none asks for a snapshot.
-    pub since: Option<String>,
-    /// The staged pages end a catch-up.
-    pub complete: bool,
-}
-
-#[derive(Debug)]
-pub(crate) enum Event {
-    Started(Progress),
-    Instructed {
-        changed: bool,
-    },
-    /// Everything up to entry `upto` has been looked at; `None`: nothing was pending.
-    Uploaded {
-        upto: Option<i64>,
-        taken: usize,
-        superseded: usize,
-        rejected: usize,
-    },
-    Staged {
-        cursor: String,
-        has_more: bool,
-        unknown_table: bool,
-    },
-    Applied {
-        received: usize,
-        snapshot: bool,
-        lsn: Option<Lsn>,
-    },
-    Resynced,
-    Waited,
-    Failed(Error),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Fetch the app instructions and create or alter the local tables.
-    Instruct,
-    /// Send up to `limit` pending entries younger than `after` and store the receipt.
-    Upload { after: i64, limit: usize },
-    /// Give up the first pending entry younger than `after`, which the server refuses even alone.
-    Reject { after: i64, code: String, message: String },
-    /// Ask for the page after `since` and stage it.
-    Fetch { since: Option<String> },
-    /// Make all staged pages visible in one transaction.
-    Apply,
-    /// Forget the cursor and the staged pages; what was sent but not seen again becomes pending.
-    Resync,
-}
-
-#[derive(Debug)]
-pub(crate) enum Instruction {
-    Do(Step),
-    Wait(Duration),
-    Done(SyncSummary),
-    Fail(Error),
-}
-
 pub(crate) struct Machine {
     step: Step,
+    instructed: bool,
     since: Option<String>,
     complete: bool,
     upload: Upload,
@@ -132,6 +73,7 @@ impl Machine {
     pub fn new() -> Self {
         Machine {
             step: Step::Instruct,
+            instructed: false,
             since: None,
             complete: false,
             upload: Upload { after: 0, limit: UPLOAD_ENTRIES, finished: false },
@@ -149,14 +91,18 @@ impl Machine {
             Event::Started(progress) => {
                 self.since = progress.since;
                 self.complete = progress.complete;
-                if progress.instructed { self.next() } else { self.run(Step::Instruct) }
+                self.instructed = progress.instructed;
+                if progress.installed { self.next() } else { self.run(Step::Instruct) }
             }
             Event::Instructed { changed } => {
-                let new_rules = changed && self.unknown_table == UnknownTable::Asking;
+                self.instructed = true;
                 if self.unknown_table == UnknownTable::Asking {
                     self.unknown_table = UnknownTable::Asked;
                 }
-                if new_rules { self.run(Step::Resync) } else { self.next() }
+                if changed {
+                    self.start_over();
+                }
+                self.next()
             }
             Event::Uploaded { upto, taken, superseded, rejected } => {
                 self.summary.uploaded += taken;
@@ -191,11 +137,9 @@ impl Machine {
                 self.applied(received)
             }
             Event::Resynced => {
-                self.since = None;
-                self.complete = false;
-                self.upload.after = 0;
-                self.upload.finished = self.failure.is_some();
-                if self.unknown_table == UnknownTable::Asked { self.next() } else { self.run(Step::Instruct) }
+                self.start_over();
+                self.instructed = false;
+                self.run(Step::Instruct)
             }
             Event::Waited => Instruction::Do(self.step.clone()),
             Event::Failed(error) => self.failed(error),
@@ -212,9 +156,18 @@ impl Machine {
             self.run(Step::Apply)
         } else if !self.upload.finished {
             self.run(Step::Upload { after: self.upload.after, limit: self.upload.limit })
+        } else if !self.instructed {
+            self.run(Step::Instruct)
         } else {
             self.run(Step::Fetch { since: self.since.clone() })
         }
+    }
+
+    fn start_over(&mut self) {
+        self.since = None;
+        self.complete = false;
+        self.upload.after = 0;
+        self.upload.finished = self.failure.is_some();
     }
 
     /// After new rows one more page is asked for: sending the cursor back tells the server that they arrived.
@@ -230,16 +183,18 @@ impl Machine {
     }
 
     fn failed(&mut self, error: Error) -> Instruction {
-        match (&self.step, error) {
+        match (&self.step, believed(error)) {
             (_, Error::Retry { after: Some(after), .. }) if self.waits < WAITS && after <= LONGEST_WAIT => {
                 self.waits += 1;
                 Instruction::Wait(after)
             }
-            (Step::Fetch { .. }, Error::Resync) if self.snapshots < SNAPSHOTS => {
+            (Step::Fetch { since }, error)
+                if self.snapshots < SNAPSHOTS && refuses_cursor(since.as_deref(), &error) =>
+            {
                 self.snapshots += 1;
                 self.run(Step::Resync)
             }
-            (Step::Upload { after, limit }, Error::Rejected { code, message }) if concerns_items(&code) => {
+            (Step::Upload { after, limit }, Error::Rejected { code, message }) => {
                 if *limit > 1 {
                     self.upload.limit = limit / 2;
                     self.next()
@@ -249,8 +204,8 @@ impl Machine {
                 }
             }
             (
-                Step::Upload { .. },
-                error @ (Error::Retry { .. } | Error::Rejected { .. } | Error::Protocol(_)),
+                Step::Upload { .. } | Step::Reject { .. },
+                error @ (Error::Retry { .. } | Error::Protocol(_) | Error::Store(_) | Error::Unusable(_)),
             ) => {
                 self.failure = Some(error);
                 self.upload.finished = true;
@@ -261,22 +216,32 @@ impl Machine {
     }
 }
 
-/// Whether a refused upload may owe it to one of its items, so that the others deserve another try.
-fn concerns_items(code: &str) -> bool {
-    matches!(
-        code,
-        "VALIDATION_ERROR"
-            | "PAYLOAD_TOO_LARGE"
-            | "EMPTY_MESSAGE"
-            | "INVALID_RECIPIENT"
-            | "NOT_FOUND"
-            | "CONFLICT"
-    )
+/// Only two refusals of a whole request speak of what is in it. The others say that it came to the wrong place,
+/// and what it carries must outlive that.
+fn believed(error: Error) -> Error {
+    match error {
+        Error::Rejected { code, message }
+            if !matches!(code.as_str(), "VALIDATION_ERROR" | "PAYLOAD_TOO_LARGE") =>
+        {
+            Error::Retry { after: None, cause: format!("{message} ({code})") }
+        }
+        other => other,
+    }
+}
+
+/// Whether a page cannot be had with this cursor but may be with `start`.
+fn refuses_cursor(since: Option<&str>, error: &Error) -> bool {
+    match error {
+        Error::Resync => true,
+        Error::Rejected { code, .. } => since.is_some() && code == "VALIDATION_ERROR",
+        _ => false,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::step::Progress;
 
     fn step(instruction: Instruction) -> Step {
         match instruction {
@@ -286,7 +251,12 @@ mod tests {
     }
 
     fn started(since: Option<&str>, complete: bool) -> Event {
-        Event::Started(Progress { instructed: true, since: since.map(str::to_owned), complete })
+        Event::Started(Progress {
+            installed: true,
+            instructed: true,
+            since: since.map(str::to_owned),
+            complete,
+        })
     }
 
     fn staged(cursor: &str, has_more: bool) -> Event {
@@ -357,6 +327,16 @@ mod tests {
     }
 
     #[test]
+    fn tables_that_may_be_out_of_date_hold_no_upload_up() {
+        let mut machine = Machine::new();
+        let progress = Progress { installed: true, ..Progress::default() };
+        assert!(matches!(step(machine.on(Event::Started(progress))), Step::Upload { .. }));
+        assert_eq!(step(machine.on(uploaded(None))), Step::Instruct);
+        let next = step(machine.on(Event::Instructed { changed: false }));
+        assert_eq!(next, Step::Fetch { since: None });
+    }
+
+    #[test]
     fn an_expired_cursor_uploads_again_before_the_snapshot() {
         let mut machine = Machine::new();
         machine.on(started(Some("old"), false));
@@ -381,6 +361,24 @@ mod tests {
             machine.on(uploaded(None));
         }
         assert!(matches!(machine.on(Event::Failed(Error::Resync)), Instruction::Fail(Error::Resync)));
+    }
+
+    #[test]
+    fn a_server_that_opens_no_cursor_of_its_own_is_given_up() {
+        let refused = || {
+            Event::Failed(Error::Rejected { code: "VALIDATION_ERROR".to_owned(), message: "bad".to_owned() })
+        };
+        let mut machine = Machine::new();
+        machine.on(started(Some("a"), false));
+        machine.on(uploaded(None));
+        for _ in 0..SNAPSHOTS {
+            assert_eq!(step(machine.on(refused())), Step::Resync);
+            assert_eq!(step(machine.on(Event::Resynced)), Step::Instruct);
+            machine.on(Event::Instructed { changed: false });
+            machine.on(uploaded(None));
+            machine.on(staged("s", true));
+        }
+        assert!(matches!(machine.on(refused()), Instruction::Fail(Error::Rejected { .. })));
     }
 
     #[test]
@@ -446,8 +444,10 @@ mod tests {
         machine.on(started(Some("a"), false));
         machine.on(uploaded(None));
         assert_eq!(step(machine.on(unknown())), Step::Instruct);
-        assert_eq!(step(machine.on(Event::Instructed { changed: true })), Step::Resync);
-        assert!(matches!(step(machine.on(Event::Resynced)), Step::Upload { after: 0, .. }));
+        assert!(matches!(
+            step(machine.on(Event::Instructed { changed: true })),
+            Step::Upload { after: 0, .. }
+        ));
         assert_eq!(step(machine.on(uploaded(None))), Step::Fetch { since: None });
 
         let mut machine = Machine::new();

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     error::{Error, Result},
-    instructions::{List, Table},
+    table::{List, Table},
 };
 
 /// A user of the device's tenant.
@@ -39,7 +39,8 @@ pub struct Message {
     pub unsent: bool,
 }
 
-/// A local write that has no effect, because the server refused it or has a newer version.
+/// A local write that has no effect, because the server refused it or has a newer version, or because it cannot
+/// be sent at all. What is not UTF-8 shows as U+FFFD here; `posduif_rejected` has the bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rejected {
     /// Its place among all local writes.
@@ -102,8 +103,8 @@ pub(crate) fn messages(
             id: parsed(row, 0)?,
             sender_id: parsed(row, 1)?,
             recipient_id: parsed(row, 2)?,
-            content: row.get(3)?,
-            status: row.get(4)?,
+            content: text(row, 3)?,
+            status: text(row, 4)?,
             created_at: row.get(5)?,
             read_at: row.get(6)?,
             unsent: row.get(7)?,
@@ -117,8 +118,8 @@ pub(crate) fn rejected(conn: &Connection) -> Result<Vec<Rejected>> {
         Ok(Rejected {
             seq: row.get(0)?,
             table: row.get(1)?,
-            key: row.get(2)?,
-            row: row.get(3)?,
+            key: text(row, 2)?.unwrap_or_default(),
+            row: text(row, 3)?,
             code: row.get(4)?,
             error: row.get(5)?,
             at: row.get(6)?,
@@ -142,6 +143,12 @@ fn collect<T>(
     row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<Vec<T>> {
     Ok(conn.prepare_cached(sql)?.query_map(params, row)?.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The text of a column, which SQLite does not promise to be UTF-8.
+fn text(row: &Row<'_>, place: usize) -> rusqlite::Result<Option<String>> {
+    let bytes = row.get_ref(place)?.as_bytes_or_null()?;
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
 }
 
 fn parsed<T>(row: &Row<'_>, place: usize) -> rusqlite::Result<T>

@@ -1,6 +1,9 @@
 //! One incoming page in, typed operations on local tables out.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use posduif_model::{Lsn, TableName};
 use rusqlite::types::Value;
@@ -8,9 +11,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    cell,
     error::{Error, Result},
-    instructions::{Column, List, Table},
+    table::{Column, List, Table},
 };
 
 type Row<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
@@ -50,8 +52,6 @@ struct Change<'a> {
     key: Option<Row<'a>>,
     #[serde(borrow, default)]
     row: Option<Row<'a>>,
-    #[serde(default)]
-    own: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -68,17 +68,15 @@ pub(crate) enum Operation<'t> {
     Truncate {
         table: &'t Table,
     },
-    /// The whole row, one value per column of the table. `own`: this device's upload made this version.
+    /// The whole row, one value per column of the table.
     Put {
         table: &'t Table,
         row: Vec<Value>,
-        own: bool,
     },
     /// The row of this key is gone.
     Delete {
         table: &'t Table,
         key: Vec<Value>,
-        own: bool,
     },
 }
 
@@ -86,8 +84,8 @@ pub(crate) enum Operation<'t> {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Operations<'t> {
     pub list: Vec<Operation<'t>>,
-    /// The page names a table that the app instructions on this device do not: the rules may have changed.
-    pub unknown_table: bool,
+    /// Tables that the page names and the device does not keep.
+    pub unknown: BTreeSet<String>,
 }
 
 impl<'a> Page<'a> {
@@ -97,37 +95,39 @@ impl<'a> Page<'a> {
 
     /// Types every value of the page. An error means that the page cannot be applied and must not be staged.
     pub fn operations<'t>(&self, tables: &'t [Table]) -> Result<Operations<'t>> {
-        let mut operations = Operations { list: Vec::new(), unknown_table: false };
+        let mut operations = Operations { list: Vec::new(), unknown: BTreeSet::new() };
         let truncates = |change: &&Change| change.op == Op::Truncate;
         for change in self.changes.iter().filter(truncates) {
             match named(tables, &change.table) {
                 Some(table) => operations.list.push(Operation::Truncate { table }),
-                None => operations.unknown_table = true,
+                None => {
+                    operations.unknown.insert(change.table.to_string());
+                }
             }
         }
         let lists = [
-            (List::Messages, &self.messages, &self.deleted.messages),
-            (List::Users, &self.users, &self.deleted.users),
+            (List::Messages, "messages", &self.messages, &self.deleted.messages),
+            (List::Users, "users", &self.users, &self.deleted.users),
         ];
-        for (list, rows, deleted) in lists {
+        for (list, name, rows, deleted) in lists {
             let Some(table) = tables.iter().find(|table| table.list == Some(list)) else {
-                operations.unknown_table |= !rows.is_empty() || !deleted.is_empty();
+                if !rows.is_empty() || !deleted.is_empty() {
+                    operations.unknown.insert(name.to_owned());
+                }
                 continue;
             };
             for row in rows {
-                let own =
-                    table.column("own").is_none() && row.get("own").is_some_and(|own| own.get() == "true");
-                operations.list.push(Operation::Put { table, row: typed_row(table, row)?, own });
+                operations.list.push(Operation::Put { table, row: typed_row(table, row)? });
             }
             for id in deleted {
                 let key =
                     table.key_columns().map(|column| typed(table, column, id)).collect::<Result<_>>()?;
-                operations.list.push(Operation::Delete { table, key, own: false });
+                operations.list.push(Operation::Delete { table, key });
             }
         }
         for change in self.changes.iter().filter(|change| !truncates(change)) {
             let Some(table) = named(tables, &change.table) else {
-                operations.unknown_table = true;
+                operations.unknown.insert(change.table.to_string());
                 continue;
             };
             operations.list.push(change.operation(table)?);
@@ -144,11 +144,11 @@ impl Change<'_> {
             Op::Truncate => Ok(Operation::Truncate { table }),
             Op::Upsert => {
                 let row = self.row.as_ref().ok_or_else(|| lacks("row"))?;
-                Ok(Operation::Put { table, row: typed_row(table, row)?, own: self.own })
+                Ok(Operation::Put { table, row: typed_row(table, row)? })
             }
             Op::Delete => {
                 let key = self.key.as_ref().ok_or_else(|| lacks("key"))?;
-                Ok(Operation::Delete { table, key: typed_key(table, key)?, own: self.own })
+                Ok(Operation::Delete { table, key: typed_key(table, key)? })
             }
         }
     }
@@ -180,7 +180,7 @@ fn typed_key(table: &Table, row: &Row) -> Result<Vec<Value>> {
 }
 
 fn typed(table: &Table, column: &Column, raw: &RawValue) -> Result<Value> {
-    cell::from_wire(column.affinity, raw).ok_or_else(|| {
+    column.stored(raw).ok_or_else(|| {
         Error::Protocol(format!("incoming page: {}.{} does not fit its type", table.name, column.name))
     })
 }
@@ -214,19 +214,18 @@ mod tests {
         let tables = tables();
         let [messages, tasks] = tables.as_slice() else { panic!() };
         let operations = Page::parse(body).unwrap().operations(&tables).unwrap();
-        assert!(!operations.unknown_table);
+        assert!(operations.unknown.is_empty());
         assert_eq!(
             operations.list,
             [
                 Operation::Truncate { table: messages },
-                Operation::Put { table: messages, row: vec![text("m"), text("x")], own: true },
-                Operation::Delete { table: messages, key: vec![text("n")], own: false },
+                Operation::Put { table: messages, row: vec![text("m"), text("x")] },
+                Operation::Delete { table: messages, key: vec![text("n")] },
                 Operation::Put {
                     table: tasks,
                     row: vec![Value::Integer(7), text("k"), Value::Blob(vec![0])],
-                    own: false
                 },
-                Operation::Delete { table: tasks, key: vec![Value::Integer(8), text("k")], own: true },
+                Operation::Delete { table: tasks, key: vec![Value::Integer(8), text("k")] },
             ]
         );
     }
@@ -234,13 +233,17 @@ mod tests {
     #[test]
     fn an_unknown_table_is_reported_and_skipped() {
         let tables = tables();
-        for body in [
-            &br#"{"cursor":"c","has_more":false,"changes":[{"table":"public.x","op":"upsert","row":{"q":1}}]}"#[..],
-            br#"{"cursor":"c","has_more":false,"users":[{"id":"u"}]}"#,
-            br#"{"cursor":"c","has_more":false,"deleted":{"users":["u"]}}"#,
+        for (body, name) in [
+            (
+                &br#"{"cursor":"c","has_more":false,"changes":[{"table":"x","op":"upsert","row":{"q":1}}]}"#
+                    [..],
+                "public.x",
+            ),
+            (br#"{"cursor":"c","has_more":false,"users":[{"id":"u"}]}"#, "users"),
+            (br#"{"cursor":"c","has_more":false,"deleted":{"users":["u"]}}"#, "users"),
         ] {
             let operations = Page::parse(body).unwrap().operations(&tables).unwrap();
-            assert_eq!(operations, Operations { list: vec![], unknown_table: true });
+            assert_eq!(operations, Operations { list: vec![], unknown: BTreeSet::from([name.to_owned()]) });
         }
     }
 

@@ -1,13 +1,13 @@
-//! Outbox entries in, one upload and the fate of each entry out.
+//! Outbox entries in, one upload out.
 
-use posduif_model::{Lsn, TableName};
-use serde::{Deserialize, Serialize};
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::{
     cell,
     error::{Error, Result},
-    instructions::{List, Table},
+    receipt::{self, Item, Outcome, Refusal},
+    table::{List, Table},
 };
 
 /// What a local write does.
@@ -27,188 +27,130 @@ pub(crate) struct Entry {
     pub table: String,
     pub op: EntryOp,
     /// JSON array of the key's values, as the trigger wrote it.
-    pub key: String,
+    pub key: Vec<u8>,
     /// JSON object of the uploaded columns; none for a delete or a read.
-    pub row: Option<String>,
+    pub row: Option<Vec<u8>>,
 }
 
-/// The newest write of each key among some entries, ready to be sent.
+/// Some entries, ready to be sent.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub body: Vec<u8>,
     items: Vec<Item>,
+    /// The entries that no upload can carry, because they cannot be read back.
+    pub unreadable: Vec<Refusal>,
 }
 
-#[derive(Debug)]
-struct Item {
-    table: TableName,
-    key: Map<String, Value>,
-    /// All entries that this item stands for: an older write of the same key shares the newest one's fate.
-    seqs: Vec<i64>,
-}
-
+/// Each value with the place of its item.
 #[derive(Default, Serialize)]
 struct Outgoing {
-    messages: Vec<Value>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    users: Vec<Value>,
-    reads: Vec<Value>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    changes: Vec<Value>,
+    #[serde(serialize_with = "values")]
+    messages: Vec<(usize, Value)>,
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "values")]
+    users: Vec<(usize, Value)>,
+    #[serde(serialize_with = "values")]
+    reads: Vec<(usize, Value)>,
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "values")]
+    changes: Vec<(usize, Value)>,
 }
 
-/// The server's answer to an upload.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Receipt {
-    #[serde(default)]
-    failed_messages: Vec<FailedMessage>,
-    #[serde(default)]
-    failed: Vec<FailedRow>,
-    #[serde(default)]
-    conflicts: Vec<Conflict>,
-    #[serde(default)]
-    lsn: Option<Lsn>,
+enum Content {
+    Message(Value),
+    User(Value),
+    Read(Value),
+    Change(Value),
 }
-
-#[derive(Debug, Deserialize)]
-struct FailedMessage {
-    message_id: Value,
-    code: String,
-    #[serde(default)]
-    error: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct FailedRow {
-    table: TableName,
-    key: Value,
-    code: String,
-    #[serde(default)]
-    error: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Conflict {
-    table: TableName,
-    row: Value,
-}
-
-/// What became of the entries of one upload. An entry in none of the lists stays pending.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Outcome {
-    /// A position at or after the upload's commit.
-    pub lsn: Lsn,
-    /// The number of items that the server took.
-    pub taken: usize,
-    pub sent: Vec<i64>,
-    /// The entries among `sent` that lost against a newer version at the server.
-    pub superseded: Vec<i64>,
-    pub rejected: Vec<Refusal>,
-}
-
-/// One item that the server will never take.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Refusal {
-    pub seqs: Vec<i64>,
-    pub code: String,
-    pub error: String,
-}
-
-/// An item that failed with one of these is sent again; any other code is about the item itself.
-const TEMPORARY: [&str; 5] =
-    ["RATE_LIMITED", "SYNC_ERROR", "DATABASE_ERROR", "REDIS_ERROR", "INTERNAL_ERROR"];
 
 impl Batch {
     /// Makes the upload of these entries, which come in the order in which they were written.
-    pub fn new(entries: Vec<Entry>, tables: &[Table]) -> Result<Self> {
-        let mut newest: Vec<(Entry, Vec<i64>)> = Vec::new();
-        for entry in entries {
-            let same = |other: &Entry| {
-                let read = |entry: &Entry| entry.op == EntryOp::Read;
-                other.table == entry.table && other.key == entry.key && read(other) == read(&entry)
-            };
-            match newest.iter_mut().find(|(other, _)| same(other)) {
-                Some((other, seqs)) => {
-                    seqs.push(entry.seq);
-                    *other = entry;
-                }
-                None => {
-                    let seqs = vec![entry.seq];
-                    newest.push((entry, seqs));
-                }
-            }
-        }
+    pub fn new(entries: &[Entry], tables: &[Table]) -> Result<Self> {
         let mut outgoing = Outgoing::default();
-        let mut items = Vec::with_capacity(newest.len());
-        for (entry, seqs) in newest {
-            let item = outgoing
-                .add(&entry, seqs, tables)
-                .ok_or_else(|| Error::Unusable(format!("outbox entry {} cannot be read back", entry.seq)))?;
-            items.push(item);
+        let mut items: Vec<Item> = Vec::new();
+        let mut unreadable = Vec::new();
+        for entry in entries {
+            let Some((item, content)) = encode(entry, tables) else {
+                unreadable.push(Refusal {
+                    seqs: vec![entry.seq],
+                    code: "VALIDATION_ERROR".to_owned(),
+                    error: "this write cannot be made JSON, so it was not sent".to_owned(),
+                });
+                continue;
+            };
+            let same = |(place, other): (usize, &mut Item)| item.is_same(other).then_some(place);
+            let known = items.iter_mut().enumerate().find_map(same);
+            let place = known.unwrap_or(items.len());
+            outgoing.add(place, content);
+            match items.get_mut(place) {
+                Some(known) => known.seqs.extend(item.seqs),
+                None => items.push(item),
+            }
         }
         let body = serde_json::to_vec(&outgoing).map_err(|error| Error::Unusable(error.to_string()))?;
-        Ok(Batch { body, items })
+        Ok(Batch { body, items, unreadable })
     }
 
-    /// Reads the server's answer. An item that it does not mention was taken.
+    /// Reads the server's answer.
     pub fn outcome(&self, answer: &[u8]) -> Result<Outcome> {
-        let receipt: Receipt = serde_json::from_slice(answer)
-            .map_err(|error| Error::unreadable("answer to an upload", &error))?;
-        let mut outcome = Outcome { lsn: receipt.lsn.unwrap_or_default(), ..Outcome::default() };
-        for item in &self.items {
-            match receipt.failure(item) {
-                None => {
-                    if receipt.conflicts.iter().any(|conflict| item.is(&conflict.table, &conflict.row)) {
-                        outcome.superseded.extend(&item.seqs);
-                    }
-                    outcome.taken += 1;
-                    outcome.sent.extend(&item.seqs);
-                }
-                Some((code, _)) if TEMPORARY.contains(&code) => {}
-                Some((code, error)) => outcome.rejected.push(Refusal {
-                    seqs: item.seqs.clone(),
-                    code: code.to_owned(),
-                    error: error.to_owned(),
-                }),
-            }
-        }
-        if receipt.lsn.is_none() && outcome.taken > 0 {
-            return Err(Error::Protocol("answer to an upload: no lsn".to_owned()));
-        }
-        Ok(outcome)
+        receipt::outcome(&self.items, answer)
     }
 }
 
 impl Outgoing {
-    fn add(&mut self, entry: &Entry, seqs: Vec<i64>, tables: &[Table]) -> Option<Item> {
-        let table = tables.iter().find(|table| table.name.to_string() == entry.table)?;
-        let values: Vec<Value> = serde_json::from_str(&entry.key).ok()?;
-        let mut key = Map::new();
-        for (column, value) in table.key_columns().zip(values) {
-            key.insert(column.name.clone(), cell::to_wire(column.affinity, value)?);
-        }
-        let row = match &entry.row {
-            Some(row) => Some(wire_row(table, row)?),
-            None => None,
+    /// A newer write takes the place of an older one of the same row. A change does so only where no other row's
+    /// lies between: the server takes them one by one, and each must find there the rows that it refers to, as it
+    /// did on the device.
+    fn add(&mut self, item: usize, content: Content) {
+        let (list, value, ordered) = match content {
+            Content::Message(value) => (&mut self.messages, value, false),
+            Content::User(value) => (&mut self.users, value, false),
+            Content::Read(value) => (&mut self.reads, value, false),
+            Content::Change(value) => (&mut self.changes, value, true),
         };
-        match (entry.op, table.list, row) {
-            (EntryOp::Read, ..) => self.reads.push(key.values().next()?.clone()),
-            (EntryOp::Put, Some(List::Messages), Some(row)) => self.messages.push(row),
-            (EntryOp::Put, Some(List::Users), Some(row)) => self.users.push(row),
-            (EntryOp::Put, None, Some(row)) => self
-                .changes
-                .push(serde_json::json!({"table": table.name, "op": "upsert", "key": key, "row": row})),
-            (EntryOp::Put, _, None) => return None,
-            (EntryOp::Delete, ..) => {
-                self.changes.push(serde_json::json!({"table": table.name, "op": "delete", "key": key}));
-            }
+        let replaced = match ordered {
+            true => list.last_mut().filter(|(last, _)| *last == item),
+            false => list.iter_mut().find(|(other, _)| *other == item),
+        };
+        match replaced {
+            Some((_, older)) => *older = value,
+            None => list.push((item, value)),
         }
-        Some(Item { table: table.name.clone(), key, seqs })
     }
 }
 
-fn wire_row(table: &Table, json: &str) -> Option<Value> {
-    let stored: Map<String, Value> = serde_json::from_str(json).ok()?;
+fn values<S: Serializer>(list: &[(usize, Value)], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_seq(list.iter().map(|(_, value)| value))
+}
+
+/// What the wire says of a captured write; `None` if the capture cannot be read back.
+fn encode(entry: &Entry, tables: &[Table]) -> Option<(Item, Content)> {
+    let table = tables.iter().find(|table| table.name.to_string() == entry.table)?;
+    let values: Vec<Value> = serde_json::from_slice(&entry.key).ok()?;
+    let mut key = Map::new();
+    for (column, value) in table.key_columns().zip(values) {
+        key.insert(column.name.clone(), cell::to_wire(column.affinity, value)?);
+    }
+    let row = match &entry.row {
+        Some(row) => Some(wire_row(table, row)?),
+        None => None,
+    };
+    let content = match (entry.op, table.list, row) {
+        (EntryOp::Read, ..) => Content::Read(key.values().next()?.clone()),
+        (EntryOp::Put, Some(List::Messages), Some(row)) => Content::Message(row),
+        (EntryOp::Put, Some(List::Users), Some(row)) => Content::User(row),
+        (EntryOp::Put, None, Some(row)) => {
+            Content::Change(serde_json::json!({"table": table.name, "op": "upsert", "key": key, "row": row}))
+        }
+        (EntryOp::Put, _, None) => return None,
+        (EntryOp::Delete, ..) => {
+            Content::Change(serde_json::json!({"table": table.name, "op": "delete", "key": key}))
+        }
+    };
+    let read = entry.op == EntryOp::Read;
+    Some((Item { table: table.name.clone(), key, read, seqs: vec![entry.seq] }, content))
+}
+
+fn wire_row(table: &Table, json: &[u8]) -> Option<Value> {
+    let stored: Map<String, Value> = serde_json::from_slice(json).ok()?;
     let mut row = Map::new();
     for (name, value) in stored {
         if let Some(column) = table.column(&name) {
@@ -218,44 +160,10 @@ fn wire_row(table: &Table, json: &str) -> Option<Value> {
     Some(Value::Object(row))
 }
 
-impl Receipt {
-    fn failure(&self, item: &Item) -> Option<(&str, &str)> {
-        let message = self
-            .failed_messages
-            .iter()
-            .find(|failed| item.table.name() == "messages" && item.has_key(&failed.message_id));
-        let row = || self.failed.iter().find(|failed| item.is(&failed.table, &failed.key));
-        match message {
-            Some(failed) => Some((&failed.code, &failed.error)),
-            None => row().map(|failed| (failed.code.as_str(), failed.error.as_str())),
-        }
-    }
-}
-
-impl Item {
-    fn is(&self, table: &TableName, key: &Value) -> bool {
-        self.table == *table && self.has_key(key)
-    }
-
-    /// A key is an object that holds at least the key columns or, for a key of one column, its value.
-    fn has_key(&self, key: &Value) -> bool {
-        match key {
-            Value::Object(object) => {
-                self.key.iter().all(|(name, own)| object.get(name).is_some_and(|other| same_text(own, other)))
-            }
-            single => self.key.len() == 1 && self.key.values().all(|own| same_text(own, single)),
-        }
-    }
-}
-
-/// The wire may carry one number as a JSON number or, when it is long, as a string.
-fn same_text(one: &Value, other: &Value) -> bool {
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    text(one) == text(other)
-}
-
 #[cfg(test)]
 mod tests {
+    use posduif_model::Lsn;
+
     use super::*;
     use crate::instructions::Instructions;
 
@@ -269,7 +177,7 @@ mod tests {
     }
 
     fn entry(seq: i64, table: &str, op: EntryOp, key: &str, row: Option<&str>) -> Entry {
-        Entry { seq, table: table.to_owned(), op, key: key.to_owned(), row: row.map(str::to_owned) }
+        Entry { seq, table: table.to_owned(), op, key: key.into(), row: row.map(Into::into) }
     }
 
     fn message(seq: i64, id: &str, content: &str) -> Entry {
@@ -287,7 +195,7 @@ mod tests {
             entry(4, "public.messages", EntryOp::Read, "[\"m\"]", None),
             task(5, EntryOp::Put, Some(r#"{"a":7,"b":"00FF","c":"0.25"}"#)),
         ];
-        let batch = Batch::new(entries, &tables()).unwrap();
+        let batch = Batch::new(&entries, &tables()).unwrap();
         assert_eq!(
             serde_json::from_slice::<Value>(&batch.body).unwrap(),
             serde_json::json!({
@@ -311,7 +219,7 @@ mod tests {
             message(4, "old", ""),
             entry(5, "public.tasks", EntryOp::Delete, "[7,\"00FF\"]", None),
         ];
-        let batch = Batch::new(entries, &tables()).unwrap();
+        let batch = Batch::new(&entries, &tables()).unwrap();
         let outcome = batch
             .outcome(
                 br#"{"failed_messages":[{"message_id":"refused","code":"EMPTY_MESSAGE","error":"empty"},
@@ -328,7 +236,7 @@ mod tests {
 
     #[test]
     fn an_answer_without_a_receipt_settles_nothing() {
-        let batch = Batch::new(vec![message(1, "m", "")], &tables()).unwrap();
+        let batch = Batch::new(&[message(1, "m", "")], &tables()).unwrap();
         for answer in [&b"{}"[..], b"<html>", br#"{"synced_count":1,"lsn":null}"#] {
             assert!(matches!(batch.outcome(answer), Err(Error::Protocol(_))));
         }

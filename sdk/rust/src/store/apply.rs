@@ -4,13 +4,13 @@ use posduif_model::table::quote_identifier as quoted;
 use rusqlite::{Connection, params_from_iter, types::Value};
 
 use super::{
-    hold::{held, key_is, overwrite, settle_own, truncate},
+    hold::{held, key_is, overwrite, truncate},
     triggers::{base_name, columns},
 };
 use crate::{
     error::Result,
-    instructions::Table,
     page::{Operation, Page},
+    table::Table,
 };
 
 /// Applies the page and returns the number of its operations.
@@ -19,14 +19,14 @@ pub(super) fn page(tx: &Connection, page: &Page<'_>, tables: &[Table]) -> Result
     for operation in &operations {
         match operation {
             Operation::Truncate { table } => truncate(tx, table)?,
-            Operation::Put { table, row, own } => put(tx, table, row, *own)?,
-            Operation::Delete { table, key, own } => delete(tx, table, key, *own)?,
+            Operation::Put { table, row } => put(tx, table, row)?,
+            Operation::Delete { table, key } => delete(tx, table, key)?,
         }
     }
     Ok(operations.len())
 }
 
-fn put(tx: &Connection, table: &Table, row: &[Value], own: bool) -> Result<()> {
+fn put(tx: &Connection, table: &Table, row: &[Value]) -> Result<()> {
     let key: Vec<Value> = table
         .primary_key
         .iter()
@@ -35,25 +35,25 @@ fn put(tx: &Connection, table: &Table, row: &[Value], own: bool) -> Result<()> {
         .collect();
     let all = columns(table.columns.iter(), "");
     let places = (1..=row.len()).map(|place| format!("?{place}")).collect::<Vec<_>>().join(", ");
-    let Some(key_json) = held(tx, table, &key)? else {
+    if !held(tx, table, &key)? {
         let (name, overwrite) = (quoted(&table.local_name), overwrite(table, ""));
         let sql = format!("INSERT INTO {name} ({all}) VALUES ({places}) {overwrite}");
         tx.prepare_cached(&sql)?.execute(params_from_iter(row))?;
         return Ok(());
-    };
+    }
     let (base, overwrite) = (base_name(table), overwrite(table, ", posduif_present = 1"));
     let sql = format!("INSERT INTO {base} ({all}, posduif_present) VALUES ({places}, 1) {overwrite}");
     tx.prepare_cached(&sql)?.execute(params_from_iter(row))?;
-    if own { settle_own(tx, table, &key_json) } else { Ok(()) }
+    Ok(())
 }
 
-fn delete(tx: &Connection, table: &Table, key: &[Value], own: bool) -> Result<()> {
-    let Some(key_json) = held(tx, table, key)? else {
+fn delete(tx: &Connection, table: &Table, key: &[Value]) -> Result<()> {
+    if !held(tx, table, key)? {
         let sql = format!("DELETE FROM {} WHERE {}", quoted(&table.local_name), key_is(table));
         tx.prepare_cached(&sql)?.execute(params_from_iter(key))?;
         return Ok(());
-    };
+    }
     let gone = format!("UPDATE {} SET posduif_present = 0 WHERE {}", base_name(table), key_is(table));
     tx.prepare_cached(&gone)?.execute(params_from_iter(key))?;
-    if own { settle_own(tx, table, &key_json) } else { Ok(()) }
+    Ok(())
 }

@@ -7,10 +7,10 @@
 //! is the state of the same commit as all other rows.
 
 use posduif_model::{Lsn, table::quote_identifier as quoted};
-use rusqlite::{Connection, OptionalExtension, params_from_iter, types::Value};
+use rusqlite::{Connection, params_from_iter, types::Value};
 
 use super::triggers::{base_name, columns, key_json, same_key};
-use crate::{error::Result, instructions::Table};
+use crate::{error::Result, table::Table};
 
 /// `k1 = ?1 AND k2 = ?2` for the table's key.
 pub(super) fn key_is(table: &Table) -> String {
@@ -18,10 +18,10 @@ pub(super) fn key_is(table: &Table) -> String {
     names.zip(1..).map(|(name, place)| format!("{name} = ?{place}")).collect::<Vec<_>>().join(" AND ")
 }
 
-/// The outbox's text for the key, if a local version covers it.
-pub(super) fn held(tx: &Connection, table: &Table, key: &[Value]) -> Result<Option<String>> {
-    let sql = format!("SELECT {} FROM {} b WHERE {}", key_json(table, "b"), base_name(table), key_is(table));
-    Ok(tx.prepare_cached(&sql)?.query_row(params_from_iter(key), |row| row.get(0)).optional()?)
+/// Whether a local version covers the row of this key.
+pub(super) fn held(tx: &Connection, table: &Table, key: &[Value]) -> Result<bool> {
+    let sql = format!("SELECT 1 FROM {} WHERE {}", base_name(table), key_is(table));
+    Ok(tx.prepare_cached(&sql)?.exists(params_from_iter(key))?)
 }
 
 /// Takes the newest known server version away from every row, below local versions too.
@@ -36,19 +36,10 @@ pub(super) fn truncate(tx: &Connection, table: &Table) -> Result<()> {
     Ok(())
 }
 
-/// Removes the key's oldest upload from the outbox: this device's version of the row has come back.
-///
-/// Only the oldest, because a younger upload of the same row comes back after it.
-pub(super) fn settle_own(tx: &Connection, table: &Table, key_json: &str) -> Result<()> {
-    tx.prepare_cached(
-        r#"DELETE FROM posduif_outbox WHERE "table" = ?1 AND key = ?2 AND state = 'sent' AND receipt =
-           (SELECT receipt FROM posduif_outbox WHERE "table" = ?1 AND key = ?2 AND state = 'sent' ORDER BY seq LIMIT 1)"#,
-    )?
-    .execute((table.name.to_string(), key_json))?;
-    Ok(())
-}
-
 /// Removes every upload whose commit the device has seen when it has seen everything up to `lsn`.
+///
+/// That a row came back as the device's own settles nothing: it may be an earlier upload of the same row whose
+/// answer was lost, and a receipt is only an upper bound of its commit.
 pub(super) fn settle_up_to(tx: &Connection, lsn: Lsn) -> Result<()> {
     tx.execute("DELETE FROM posduif_outbox WHERE state = 'sent' AND receipt <= ?1", [receipt(lsn)])?;
     Ok(())

@@ -11,44 +11,102 @@ use rusqlite::{Connection, OptionalExtension};
 use super::{
     Store,
     outbox::list_rejected,
+    staging::start_over,
     state,
     triggers::{self, base_name, columns},
 };
 use crate::{
-    error::Result,
-    instructions::{Instructions, List, Table},
+    error::{Error, Result},
+    instructions::{Instructions, SkippedTable},
+    table::{List, Table},
 };
 
 impl Store {
-    /// Creates or alters the tables to what the server says now. Returns whether the rules differ from before.
+    /// Creates or alters the tables to what the server says now. Returns whether anything differs from before; if
+    /// so, the device has begun a resync.
     pub fn install(&mut self, instructions: &Instructions) -> Result<bool> {
         let before = state::get::<String>(&self.conn, "rules")?;
         let installed = self.tables()?;
-        let tables = &instructions.tables;
         self.write(|tx| {
             state::set(tx, "batch_size", instructions.sync_config.batch_size)?;
-            if before.as_deref() == Some(&instructions.rules) && installed == *tables {
-                return Ok(());
+            tx.execute("DELETE FROM posduif_state WHERE name = 'stale'", [])?;
+            let mut skipped = instructions.skipped.clone();
+            let same_rules = before.as_deref() == Some(&instructions.rules);
+            let mut changed = !same_rules || installed != instructions.tables;
+            if changed {
+                let tables = replace(tx, &installed, &instructions.tables, &mut skipped)?;
+                changed = !same_rules || installed != tables;
+                state::set(tx, "rules", &instructions.rules)?;
+                state::set(tx, "tables", serde_json::json!(tables).to_string())?;
             }
-            state::set(tx, "applying", 1)?;
-            for old in &installed {
-                drop_triggers(tx, old)?;
-                if !tables.iter().any(|new| continues(old, new)) {
-                    remove(tx, old)?;
-                }
+            state::set(tx, "skipped", serde_json::json!(skipped).to_string())?;
+            if changed {
+                start_over(tx)?;
             }
-            let user = state::user_id(tx)?.to_string();
-            for new in tables {
-                create(tx, new, &user)?;
-                blank(tx, new, &installed)?;
-                tx.execute_batch(&triggers::create(new))?;
-            }
-            state::set(tx, "rules", &instructions.rules)?;
-            state::set(tx, "tables", serde_json::json!(tables).to_string())?;
-            state::set(tx, "applying", 0)
-        })?;
-        Ok(before.as_deref() != Some(&instructions.rules))
+            Ok(changed)
+        })
     }
+}
+
+/// Makes the installed tables the announced ones; returns those that could be made.
+fn replace(
+    tx: &Connection,
+    installed: &[Table],
+    announced: &[Table],
+    skipped: &mut Vec<SkippedTable>,
+) -> Result<Vec<Table>> {
+    state::set(tx, "applying", 1)?;
+    for old in installed {
+        drop_triggers(tx, old)?;
+        if !announced.iter().any(|new| continues(old, new)) {
+            remove(tx, old)?;
+        }
+    }
+    let user = state::user_id(tx)?.to_string();
+    let mut tables = Vec::with_capacity(announced.len());
+    for new in announced {
+        tx.execute_batch("SAVEPOINT posduif_table")?;
+        let made = make(tx, new, installed, &user);
+        let kept = match made {
+            Ok(()) => true,
+            Err(Error::Store(error)) if is_about_statement(&error) => {
+                let reason = error.to_string();
+                if new.list.is_some() {
+                    return Err(Error::Unusable(format!("{} cannot be kept here: {reason}", new.name)));
+                }
+                tx.execute_batch("ROLLBACK TO posduif_table")?;
+                tracing::warn!(table = %new.name, reason, "a table is left out");
+                skipped.push(SkippedTable { table: new.name.to_string(), reason });
+                false
+            }
+            Err(error) => return Err(error),
+        };
+        tx.execute_batch("RELEASE posduif_table")?;
+        if kept {
+            tables.push(new.clone());
+        } else if let Some(old) = installed.iter().find(|old| continues(old, new)) {
+            remove(tx, old)?;
+        }
+    }
+    state::set(tx, "applying", 0)?;
+    Ok(tables)
+}
+
+/// Whether SQLite refuses what it was asked, such as a name that the application took, whatever the disk's state.
+fn is_about_statement(error: &rusqlite::Error) -> bool {
+    let error = match error {
+        rusqlite::Error::SqlInputError { error, .. } => error,
+        rusqlite::Error::SqliteFailure(error, _) => error,
+        _ => return false,
+    };
+    error.extended_code == rusqlite::ffi::SQLITE_ERROR
+}
+
+fn make(tx: &Connection, table: &Table, installed: &[Table], user: &str) -> Result<()> {
+    create(tx, table, user)?;
+    blank(tx, table, installed)?;
+    tx.execute_batch(&triggers::create(table))?;
+    Ok(())
 }
 
 /// Whether the old table's rows can live on in the new one.
@@ -84,7 +142,11 @@ fn remove(tx: &Connection, table: &Table) -> Result<()> {
         list_rejected(tx, seq, "RULES_CHANGED", "the table is no longer synced in this form")?;
     }
     tx.execute(r#"DELETE FROM posduif_outbox WHERE "table" = ?1"#, [&name])?;
-    tx.execute_batch(&format!("DROP TABLE {}; DROP TABLE {};", quoted(&table.local_name), base_name(table)))?;
+    tx.execute_batch(&format!(
+        "DROP TABLE IF EXISTS {}; DROP TABLE IF EXISTS {};",
+        quoted(&table.local_name),
+        base_name(table)
+    ))?;
     Ok(())
 }
 
@@ -110,7 +172,8 @@ fn create(tx: &Connection, table: &Table, user: &str) -> Result<()> {
     }
     for local in [table.local_name.clone(), format!("posduif_base_{}", table.local_name)] {
         let there = existing_columns(tx, &local)?;
-        for column in table.columns.iter().filter(|column| !there.contains(&column.name)) {
+        for column in table.columns.iter().filter(|column| !there.contains(&column.name.to_ascii_lowercase()))
+        {
             let (name, affinity) = (quoted(&column.name), column.affinity.sql());
             tx.execute_batch(&format!("ALTER TABLE {} ADD COLUMN {name} {affinity}", quoted(&local)))?;
         }
@@ -151,7 +214,8 @@ fn exists(tx: &Connection, table: &str) -> Result<bool> {
     Ok(tx.query_row(sql, [table], |_| Ok(())).optional()?.is_some())
 }
 
+/// The names of a table's columns in lower case: SQLite does not tell them apart by it.
 fn existing_columns(tx: &Connection, table: &str) -> Result<BTreeSet<String>> {
-    let mut names = tx.prepare("SELECT name FROM pragma_table_info(?1)")?;
+    let mut names = tx.prepare("SELECT lower(name) FROM pragma_table_info(?1)")?;
     Ok(names.query_map([table], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }

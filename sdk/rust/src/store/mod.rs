@@ -16,10 +16,10 @@ use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use crate::{error::Result, instructions::Table};
+use crate::{error::Result, table::Table};
 
 pub(crate) use identity::connect;
-pub(crate) use state::{Enrollment, tables};
+pub(crate) use state::{Enrollment, skipped, tables};
 
 /// Compiled statements that are kept: some for each synced table.
 const STATEMENTS: usize = 256;

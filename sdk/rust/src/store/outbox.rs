@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{
     error::Result,
-    upload::{Entry, EntryOp, Outcome, Refusal},
+    receipt::{Outcome, Refusal},
+    upload::{Entry, EntryOp},
 };
 
 /// The bytes of row JSON in one upload, unless a single row is larger.
@@ -26,7 +27,7 @@ impl Store {
         let mut bytes = 0;
         for entry in statement.query_map((after, i64::try_from(limit).unwrap_or(i64::MAX)), entry)? {
             let entry = entry?;
-            bytes += entry.key.len() + entry.row.as_ref().map_or(0, String::len);
+            bytes += entry.key.len() + entry.row.as_ref().map_or(0, Vec::len);
             if bytes > UPLOAD_BYTES && !entries.is_empty() {
                 break;
             }
@@ -80,6 +81,7 @@ pub(super) fn list_rejected(tx: &Connection, seq: i64, code: &str, error: &str) 
     Ok(())
 }
 
+/// Key and row as bytes: they hold what the application wrote, and SQLite's text need not be UTF-8.
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let op = match row.get_ref(2)?.as_str()? {
         "put" => EntryOp::Put,
@@ -93,5 +95,6 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
             ));
         }
     };
-    Ok(Entry { seq: row.get(0)?, table: row.get(1)?, op, key: row.get(3)?, row: row.get(4)? })
+    let bytes = |place| Ok::<_, rusqlite::Error>(row.get_ref(place)?.as_bytes_or_null()?.map(<[u8]>::to_vec));
+    Ok(Entry { seq: row.get(0)?, table: row.get(1)?, op, key: bytes(3)?.unwrap_or_default(), row: bytes(4)? })
 }

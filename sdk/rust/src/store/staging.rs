@@ -13,6 +13,7 @@ use crate::{
 pub(crate) struct Staged {
     pub cursor: String,
     pub has_more: bool,
+    /// The page names a table that the installed app instructions do not: the rules may have changed.
     pub unknown_table: bool,
 }
 
@@ -26,7 +27,9 @@ impl Store {
     /// Stores the answer to a request for what comes after `since`. A page that could not be applied is refused.
     pub fn stage(&mut self, since: Option<&str>, body: &[u8]) -> Result<Staged> {
         let page = Page::parse(body)?;
-        let unknown_table = page.operations(&self.tables()?)?.unknown_table;
+        let skipped = state::skipped(&self.conn)?;
+        let mut unknown = page.operations(&self.tables()?)?.unknown;
+        unknown.retain(|name| !skipped.iter().any(|skipped| skipped.table == *name));
         self.write(|tx| {
             let progress = state::progress(tx)?;
             if progress.since.as_deref() != since || progress.complete {
@@ -39,21 +42,27 @@ impl Store {
             )?;
             Ok(())
         })?;
-        Ok(Staged { cursor: page.cursor, has_more: page.has_more, unknown_table })
+        Ok(Staged { cursor: page.cursor, has_more: page.has_more, unknown_table: !unknown.is_empty() })
     }
 
-    /// Forgets where the device stands, so that the next page asked for begins a snapshot.
-    ///
-    /// The server's history may be another one now. A receipt of the old one proves nothing in it, so what was
-    /// sent and not seen again is sent once more; uploads are idempotent.
+    /// Forgets where the device stands, and that its tables are what the server says.
     pub fn resync(&mut self) -> Result<()> {
         self.write(|tx| {
-            tx.execute("DELETE FROM posduif_staging", [])?;
-            tx.execute("DELETE FROM posduif_state WHERE name IN ('cursor', 'lsn')", [])?;
-            tx.execute("UPDATE posduif_outbox SET state = 'pending', receipt = NULL", [])?;
-            Ok(())
+            state::set(tx, "stale", 1)?;
+            start_over(tx)
         })
     }
+}
+
+/// Forgets where the device stands, so that the next page asked for begins a snapshot.
+///
+/// The server's history may be another one now. A receipt of the old one proves nothing in it, so what was sent
+/// and not seen again is sent once more; uploads are idempotent.
+pub(super) fn start_over(tx: &Connection) -> Result<()> {
+    tx.execute("DELETE FROM posduif_staging", [])?;
+    tx.execute("DELETE FROM posduif_state WHERE name IN ('cursor', 'lsn')", [])?;
+    tx.execute("UPDATE posduif_outbox SET state = 'pending', receipt = NULL", [])?;
+    Ok(())
 }
 
 /// What a catch-up made visible.

@@ -9,6 +9,8 @@
 //! | `user_id`, `username`, `tenant_id` | whose device this is |
 //! | `device_token` | the credential, in clear text: the file is private to its user |
 //! | `rules`, `tables`, `batch_size` | the installed app instructions |
+//! | `skipped` | JSON array of the announced tables that the device does not keep, each with the reason |
+//! | `stale` | 1 once the server gave a reason to ask for the app instructions again, until they are installed |
 //! | `cursor`, `lsn` | how far the visible tables have come |
 
 use posduif_model::{DeviceId, Lsn, UserId};
@@ -17,11 +19,12 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 use uuid::Uuid;
 
-use super::Store;
+use super::{Store, staging::start_over};
 use crate::{
     error::{Error, Result},
-    instructions::Table,
-    machine::Progress,
+    instructions::SkippedTable,
+    step::Progress,
+    table::Table,
 };
 
 /// A completed enrolment: whom the device speaks for and with which credential.
@@ -57,6 +60,14 @@ pub(crate) fn tables(conn: &Connection) -> Result<Vec<Table>> {
     }
 }
 
+/// The announced tables that were left out when the others were installed.
+pub(crate) fn skipped(conn: &Connection) -> Result<Vec<SkippedTable>> {
+    match get::<String>(conn, "skipped")? {
+        Some(json) => serde_json::from_str(&json).map_err(|error| damaged("skipped", error)),
+        None => Ok(Vec::new()),
+    }
+}
+
 pub(super) fn user_id(conn: &Connection) -> Result<UserId> {
     parsed(conn, "user_id")
 }
@@ -71,7 +82,9 @@ pub(super) fn progress(conn: &Connection) -> Result<Progress> {
         Some((cursor, has_more)) => (Some(cursor), !has_more),
         None => (get(conn, "cursor")?, false),
     };
-    Ok(Progress { instructed: get::<String>(conn, "rules")?.is_some(), since, complete })
+    let installed = get::<String>(conn, "rules")?.is_some();
+    let instructed = installed && get::<i64>(conn, "stale")?.is_none();
+    Ok(Progress { installed, instructed, since, complete })
 }
 
 fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(conn: &Connection, name: &'static str) -> Result<T> {
@@ -118,18 +131,20 @@ impl Store {
     }
 
     /// The id under which this device redeems the token: the same one for each try, so that a lost answer can
-    /// be asked for again, and another one for another token.
+    /// be asked for again, and another one for another token. An enrolled device keeps its id.
     pub fn device_id_for(&mut self, enrollment_token: &str) -> Result<DeviceId> {
         self.write(|tx| {
             if get::<String>(tx, "enrollment_token")?.as_deref() != Some(enrollment_token) {
                 set(tx, "enrollment_token", enrollment_token)?;
-                set(tx, "device_id", Uuid::new_v4().to_string())?;
+                if get::<String>(tx, "device_token")?.is_none() {
+                    set(tx, "device_id", Uuid::new_v4().to_string())?;
+                }
             }
             parsed(tx, "device_id")
         })
     }
 
-    /// Keeps the outcome of an enrolment; from here on the device may sync.
+    /// Keeps the outcome of an enrolment; from here on the device may sync, and takes a snapshot first.
     pub fn enrolled(&mut self, enrollment: &Enrollment) -> Result<()> {
         self.write(|tx| {
             set(tx, "device_id", enrollment.device_id.as_str())?;
@@ -140,7 +155,8 @@ impl Store {
             set(tx, "instructions_url", enrollment.instructions_url.as_str())?;
             set(tx, "device_token", enrollment.device_token.expose_secret())?;
             tx.execute("DELETE FROM posduif_state WHERE name = 'enrollment_token'", [])?;
-            Ok(())
+            set(tx, "stale", 1)?;
+            start_over(tx)
         })
     }
 }

@@ -9,7 +9,7 @@ use posduif_model::table::quote_identifier as quoted;
 
 use crate::{
     cell::Affinity,
-    instructions::{Column, List, Table},
+    table::{Column, List, Table},
 };
 
 /// True for everyone but sync itself.

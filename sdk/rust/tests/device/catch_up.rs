@@ -145,3 +145,39 @@ async fn a_truncate_takes_every_row_of_the_server_and_no_unsent_one() {
     assert!(matches!(device.sync().await, Err(Error::Retry { .. })));
     assert_eq!(column(&device, "SELECT content FROM messages ORDER BY content"), ["after", "unsent"]);
 }
+
+#[tokio::test]
+async fn a_cursor_that_the_server_cannot_open_is_given_up_for_a_snapshot() {
+    let server = Server::start().await;
+    let device = server.device_with(json!([message(1, BOB, ME, "old")]), json!([])).await;
+    server.refuse(INCOMING, 400, "VALIDATION_ERROR");
+    server.page(json!({"messages": [message(2, BOB, ME, "new")], "cursor": "s1", "lsn": "0/200", "has_more": false, "snapshot": true}));
+    assert!(device.sync().await.unwrap().snapshot);
+    assert_eq!((contents(&device), server.cursors()), (vec!["new".to_owned()], own(&["c1", "start", "s1"])));
+
+    server.refuse(INCOMING, 400, "VALIDATION_ERROR");
+    server.refuse(INCOMING, 400, "VALIDATION_ERROR");
+    let error = device.sync().await.unwrap_err();
+    assert!(matches!(error, Error::Rejected { code, .. } if code == "VALIDATION_ERROR"));
+    assert_eq!((contents(&device), server.cursors()), (vec!["new".to_owned()], own(&["s1", "start"])));
+}
+
+#[tokio::test]
+async fn an_answer_too_large_for_the_client_leads_to_a_snapshot_a_few_times() {
+    let server = Server::start().await;
+    let device = server.device_with(json!([]), json!([])).await;
+    server.answer(INCOMING, Answer::Sized(1 << 40));
+    server.page(json!({"messages": [message(1, BOB, ME, "one")], "cursor": "s1", "lsn": "0/200", "has_more": false, "snapshot": true}));
+    device.sync().await.unwrap();
+    assert_eq!((contents(&device), server.cursors()), (vec!["one".to_owned()], own(&["c1", "start", "s1"])));
+
+    for _ in 0..10 {
+        server.answer(INCOMING, Answer::Sized(1 << 40));
+    }
+    assert!(matches!(device.sync().await, Err(Error::Resync)));
+    assert_eq!(server.cursors(), ["s1", "start", "start", "start"]);
+}
+
+fn own(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|&text| text.to_owned()).collect()
+}

@@ -1,7 +1,9 @@
 use posduif_sdk::{Device, Error};
 use serde_json::json;
 
-use crate::server::{Answer, COMPLETE, INSTRUCTIONS, ME, Server, TOKEN};
+use crate::server::{
+    Answer, BOB, COMPLETE, INSTRUCTIONS, ME, OUTGOING, Server, TOKEN, bob, contents, message,
+};
 
 #[tokio::test]
 async fn a_device_enrols_creates_its_tables_and_can_be_opened_again() {
@@ -76,6 +78,73 @@ async fn a_sync_that_is_already_running_is_not_joined() {
     })
     .await;
     other.sync().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refused_device_is_enrolled_again_in_place_and_keeps_its_outbox() {
+    let server = Server::start().await;
+    let device = server.device_with(json!([message(1, BOB, ME, "old")]), json!([])).await;
+    let id = device.device_id().clone();
+    device.send_message(bob(), "sent").unwrap();
+    device.sync().await.unwrap();
+    device.send_message(bob(), "unsent").unwrap();
+    server.refuse(OUTGOING, 401, "UNAUTHORIZED");
+    assert!(matches!(device.sync().await, Err(Error::Unauthorized(_))));
+    drop(device);
+    server.take_requests();
+
+    let url = server.enrollment_url().replace("token-1", "token-2");
+    let enroll = || Device::enroll(server.path(), &url, "joe", json!({}));
+    server.refuse(INSTRUCTIONS, 401, "UNAUTHORIZED");
+    server.answer(COMPLETE, Answer::Cut);
+    assert!(matches!(enroll().await, Err(Error::Offline(_))));
+    server.refuse(INSTRUCTIONS, 401, "UNAUTHORIZED");
+    let mut renewed = json!({"user_id": ME, "device_id": id.as_str(), "tenant_id": "t", "device_token": "renewed",
+                             "app_instructions_url": "/api/app-instructions"});
+    server.answer(COMPLETE, Answer::Json(200, renewed.clone()));
+    let device = enroll().await.unwrap();
+    let completes: Vec<_> = server.take_requests().into_iter().filter(|r| r.route == COMPLETE).collect();
+    assert!(completes.iter().all(|r| r.body["device_id"] == id.as_str() && r.body["token"] == "token-2"));
+    assert_eq!((device.device_id(), device.pending_count().unwrap(), contents(&device).len()), (&id, 2, 3));
+
+    server.page(json!({"cursor": "s1", "lsn": "0/100", "has_more": false, "snapshot": true}));
+    let summary = device.sync().await.unwrap();
+    assert_eq!((summary.uploaded, summary.snapshot), (2, true));
+    let requests = server.take_requests();
+    assert!(requests.iter().all(|r| r.headers["authorization"] == "Bearer renewed"));
+    drop(device);
+
+    for (answer, why) in [
+        (
+            Answer::Json(200, {
+                renewed["user_id"] = json!(BOB);
+                renewed
+            }),
+            "another user's",
+        ),
+        (Answer::Json(409, json!({"error": {"code": "CONFLICT", "message": "taken"}})), "another user's"),
+    ] {
+        server.refuse(INSTRUCTIONS, 401, "UNAUTHORIZED");
+        server.answer(COMPLETE, answer);
+        let error = Device::enroll(server.path(), &url, "bob", json!({})).await.unwrap_err();
+        assert!(matches!(error, Error::Unusable(_)) && error.to_string().contains(why), "{error}");
+        let device = Device::open(server.path()).unwrap();
+        assert_eq!((device.user_id().to_string().as_str(), device.username()), (ME, "joe"));
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_the_server_still_knows_is_not_enrolled_again() {
+    let server = Server::start().await;
+    server.device_with(json!([]), json!([])).await;
+    let url = server.enrollment_url().replace("token-1", "token-2");
+    let enroll = || Device::enroll(server.path(), &url, "joe", json!({}));
+    assert!(matches!(enroll().await, Err(Error::Unusable(why)) if why.contains("already enrolled")));
+    server.answer(INSTRUCTIONS, Answer::Cut);
+    assert!(matches!(enroll().await, Err(Error::Offline(_))));
+    server.answer(INSTRUCTIONS, Answer::Raw(401, "", "<html>".to_owned()));
+    assert!(matches!(enroll().await, Err(Error::Retry { .. })));
+    assert!(server.take_requests().iter().all(|request| request.route != COMPLETE));
 }
 
 /// Starts a sync, waits until the server holds its request, runs the check, then drops the sync.

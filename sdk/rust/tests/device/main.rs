@@ -5,6 +5,8 @@
 mod catch_up;
 mod enrolment;
 mod outbox;
+mod refusal;
+mod rules;
 mod server;
 mod snapshot;
 mod write_rules;

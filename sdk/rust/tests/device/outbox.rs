@@ -35,17 +35,28 @@ async fn a_message_waits_offline_and_is_uploaded_by_the_next_sync() {
 }
 
 #[tokio::test]
-async fn an_upload_is_settled_by_its_own_row() {
+async fn the_own_row_of_an_upload_whose_answer_was_lost_does_not_flicker_over_a_newer_write() {
     let server = Server::start().await;
-    let device = server.device_with(json!([]), json!([])).await;
-    let id = device.send_message(bob(), "hello").unwrap();
-    let mut own = message(id.as_u128(), ME, BOB, "hello as stored");
-    own["own"] = json!(true);
-    server.page(json!({"messages": [own], "cursor": "c2", "lsn": "0/1FF", "has_more": false}));
+    let version = |title: &str| json!([{"table": "public.tasks", "op": "upsert", "own": true, "row": {"id": 1, "title": title}}]);
+    let device = server.device_with(json!([]), version("zero")).await;
+    let edit = |title: &str| {
+        device.connection().execute("UPDATE tasks SET title = ?1", [title]).unwrap();
+    };
+    let titles = || column(&device, "SELECT title FROM tasks");
+    edit("one");
+    server.answer(OUTGOING, Answer::Cut);
+    assert!(device.sync().await.is_err());
+    edit("two");
+    server.page(json!({"changes": version("one"), "cursor": "c2", "lsn": "0/180", "has_more": false}));
     device.sync().await.unwrap();
-    assert_eq!(state(&device), Vec::<String>::new());
-    assert_eq!(contents(&device), ["hello as stored"]);
-    assert_eq!(column(&device, "SELECT id FROM posduif_base_messages"), Vec::<String>::new());
+    assert_eq!((titles(), state(&device)), (vec!["two".to_owned()], vec!["put sent".to_owned(); 2]));
+
+    server.page(
+        json!({"changes": version("two, as stored"), "cursor": "c3", "lsn": "0/200", "has_more": false}),
+    );
+    device.sync().await.unwrap();
+    assert_eq!((titles(), state(&device)), (vec!["two, as stored".to_owned()], vec![]));
+    assert_eq!(column(&device, "SELECT id FROM posduif_base_tasks"), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -80,7 +91,7 @@ async fn a_remote_version_waits_below_a_local_one_until_that_is_settled() {
     echo["content"] = json!("local");
     echo["status"] = json!("read");
     echo["own"] = json!(true);
-    server.page(json!({"messages": [echo], "cursor": "c3", "lsn": "0/1F8", "has_more": false}));
+    server.page(json!({"messages": [echo], "cursor": "c3", "lsn": "0/200", "has_more": false}));
     device.sync().await.unwrap();
     assert_eq!(column(&device, "SELECT content || ' ' || status FROM messages"), ["local read"]);
     assert_eq!(state(&device), Vec::<String>::new());
@@ -264,4 +275,25 @@ async fn a_refused_edit_of_a_row_that_is_gone_at_the_server_removes_it() {
     server.answer(OUTGOING, Answer::Json(200, json!({"failed_messages": failed, "lsn": "0/200"})));
     device.sync().await.unwrap();
     assert_eq!(contents(&device), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn writes_of_a_row_are_joined_only_where_none_of_another_row_lies_between() {
+    let server = Server::start().await;
+    let device = server.device_with(json!([]), json!([])).await;
+    device
+        .connection()
+        .execute_batch(
+            "INSERT INTO tasks (id, title) VALUES (1, 'parent'), (2, 'child of 1'), (3, 'second parent');
+             UPDATE tasks SET title = 'child of 3' WHERE id = 2;
+             UPDATE tasks SET title = 'child of three' WHERE id = 2;
+             UPDATE tasks SET title = 'parent of none' WHERE id = 1;",
+        )
+        .unwrap();
+    assert_eq!(device.sync().await.unwrap().uploaded, 3);
+    let upload = server.take_requests().into_iter().find(|request| request.route == OUTGOING).unwrap();
+    let changes = upload.body["changes"].as_array().unwrap();
+    let titles: Vec<_> = changes.iter().map(|change| change["row"]["title"].as_str().unwrap()).collect();
+    assert_eq!(titles, ["parent", "child of 1", "second parent", "child of three", "parent of none"]);
+    assert_eq!(state(&device), vec!["put sent"; 6]);
 }

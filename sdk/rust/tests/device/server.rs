@@ -28,6 +28,8 @@ pub enum Answer {
     Json(u16, Value),
     /// Status, headers, body as they are.
     Raw(u16, &'static str, String),
+    /// An answer that says it has so many bytes.
+    Sized(u64),
     /// The request is read, then the connection closes without a byte.
     Cut,
     /// The request is read and never answered.
@@ -220,6 +222,10 @@ async fn serve(stream: TcpStream, script: Arc<Mutex<Script>>, hanging: Arc<Notif
         let (status, extra, body) = match answer {
             Answer::Json(status, body) => (status, "", body.to_string()),
             Answer::Raw(status, headers, body) => (status, headers, body),
+            Answer::Sized(length) => {
+                let head = format!("HTTP/1.1 200 X\r\ncontent-length: {length}\r\n\r\n");
+                return stream.write_all(head.as_bytes()).await.ok();
+            }
             Answer::Cut => return None,
             Answer::Hang => {
                 hanging.notify_one();

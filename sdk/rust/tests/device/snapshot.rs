@@ -145,3 +145,49 @@ async fn a_table_that_is_withdrawn_leaves_and_its_unsent_rows_are_listed() {
     assert_eq!((rejected.code.as_str(), rejected.table.as_str()), ("RULES_CHANGED", "public.tasks"));
     device.sync().await.unwrap();
 }
+
+#[tokio::test]
+async fn new_columns_come_though_the_instructions_failed_after_the_cursor_expired() {
+    let server = Server::start().await;
+    let device = server.device_with(json!([]), json!([])).await;
+    server.refuse(INCOMING, 410, "CURSOR_EXPIRED");
+    server.answer(INSTRUCTIONS, Answer::Cut);
+    assert!(matches!(device.sync().await, Err(Error::Offline(_))));
+    drop(device);
+
+    let device = Device::open(server.path()).unwrap();
+    let mut changed = tasks();
+    changed["columns"].as_array_mut().unwrap().push(json!({"name": "extra", "type": "TEXT"}));
+    server.answer(INSTRUCTIONS, Answer::Json(200, instructions("r2", changed)));
+    server
+        .page(json!({"changes": [{"table": "public.tasks", "op": "upsert", "row": {"id": 1, "extra": "E"}}],
+                       "cursor": "s1", "lsn": "0/300", "has_more": false, "snapshot": true}));
+    device.sync().await.unwrap();
+    assert_eq!(column(&device, "SELECT extra FROM tasks"), ["E"]);
+    server.take_requests();
+    device.sync().await.unwrap();
+    assert!(server.take_requests().iter().all(|request| request.route != INSTRUCTIONS));
+}
+
+#[tokio::test]
+async fn a_table_that_appears_under_the_same_rules_starts_over_also_after_a_death() {
+    let server = Server::start().await;
+    let device = server.device_with(json!([]), json!([])).await;
+    let change = |id| json!([{"table": "public.notes", "op": "upsert", "row": {"id": id}}]);
+    server.page(json!({"changes": change("n2"), "cursor": "c2", "lsn": "0/110", "has_more": false}));
+    let mut rules = instructions("r1", tasks());
+    rules["tables"].as_array_mut().unwrap().push(json!({"name": "public.notes", "local_name": "notes",
+        "primary_key": ["id"], "columns": [{"name": "id", "type": "TEXT"}]}));
+    server.answer(INSTRUCTIONS, Answer::Json(200, rules));
+    server.answer(INCOMING, Answer::Cut);
+    assert!(device.sync().await.is_err());
+    drop(device);
+
+    let device = Device::open(server.path()).unwrap();
+    server.page(
+        json!({"changes": change("n1"), "cursor": "s1", "lsn": "0/120", "has_more": false, "snapshot": true}),
+    );
+    device.sync().await.unwrap();
+    assert_eq!(server.cursors(), ["c1", "start", "start", "s1"]);
+    assert_eq!(column(&device, "SELECT id FROM notes"), ["n1"]);
+}

@@ -92,7 +92,7 @@ async fn a_locally_deleted_row_stays_away_until_the_server_has_decided() {
     assert_eq!(column(&device, "SELECT title FROM tasks"), Vec::<String>::new());
     let gone =
         json!([{"table": "public.tasks", "op": "delete", "key": {"id": "9007199254740993"}, "own": true}]);
-    server.page(json!({"changes": gone, "cursor": "c3", "lsn": "0/1F8", "has_more": false}));
+    server.page(json!({"changes": gone, "cursor": "c3", "lsn": "0/200", "has_more": false}));
     device.sync().await.unwrap();
     assert_eq!(column(&device, "SELECT title FROM tasks"), Vec::<String>::new());
     assert_eq!(column(&device, "SELECT op FROM posduif_outbox"), Vec::<String>::new());

@@ -50,6 +50,9 @@ struct LocalColumn<'a> {
     #[serde(rename = "type")]
     sqlite_type: &'static str,
     nullable: bool,
+    /// The values stand in a page as the JSON they are; a device keeps their text.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    json: bool,
 }
 
 #[derive(Serialize)]
@@ -87,10 +90,14 @@ pub async fn instructions(app: Data<App>, device: Device) -> Result<HttpResponse
 }
 
 fn table<'a>(declaration: &'a TableDeclaration, shape: &'a TableShape) -> Table<'a> {
-    let local = |column: &'a Column| LocalColumn {
-        name: &column.name,
-        sqlite_type: JsonForm::of(column.type_oid).sqlite_type().name(),
-        nullable: column.nullable,
+    let local = |column: &'a Column| {
+        let form = JsonForm::of(column.type_oid);
+        LocalColumn {
+            name: &column.name,
+            sqlite_type: form.sqlite_type().name(),
+            nullable: column.nullable,
+            json: form == JsonForm::Json,
+        }
     };
     let columns = match &declaration.columns {
         None => shape.columns.iter().map(local).collect(),

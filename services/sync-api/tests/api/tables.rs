@@ -160,3 +160,13 @@ async fn declarations_that_no_device_can_use_stop_the_start() {
         assert!(error.contains(place), "{error}");
     }
 }
+
+#[tokio::test]
+async fn json_columns_are_announced_as_such() {
+    let (api, ann) = with_tasks(1).await;
+    api.sql.batch_execute("ALTER TABLE tasks ALTER COLUMN code TYPE jsonb USING '{}'").await.unwrap();
+    let told = ok(api.get("/api/app-instructions").by(&ann)).await;
+    let [id, code] = [0, 1].map(|index| told["tables"][1]["columns"][index].clone());
+    assert_eq!(code, json!({"name": "code", "type": "TEXT", "nullable": true, "json": true}));
+    assert_eq!(id, json!({"name": "id", "type": "INTEGER", "nullable": false}));
+}
