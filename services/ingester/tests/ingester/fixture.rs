@@ -40,7 +40,8 @@ impl Drop for Running {
 impl Running {
     /// Waits for the session to end and returns why it did.
     pub async fn ended(mut self) -> String {
-        (&mut self.task).await.unwrap()
+        let ended = tokio::time::timeout(SOON, &mut self.task).await;
+        ended.expect("the ingester goes on although it should not").unwrap()
     }
 }
 

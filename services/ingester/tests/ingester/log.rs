@@ -3,7 +3,7 @@
 use posduif_model::{Bucket, Op};
 use posduif_testkit::Servers;
 
-use crate::fixture::Tenant;
+use crate::fixture::{SOON, Tenant};
 
 const TASKS: &str = "[{table: tasks, buckets: ['user:{owner}'], columns: [id, owner, title]}]";
 const TASKS_SQL: &str = "CREATE TABLE tasks (id int PRIMARY KEY, owner uuid, title text, hidden text)";
@@ -120,6 +120,7 @@ async fn a_transaction_larger_than_a_chunk_becomes_visible_as_a_whole() {
             }
         }
     };
-    let (inserted, ()) = tokio::join!(insert, watch);
+    let both = async { tokio::join!(insert, watch) };
+    let (inserted, ()) = tokio::time::timeout(3 * SOON, both).await.expect("the transaction never arrives");
     inserted.unwrap();
 }
