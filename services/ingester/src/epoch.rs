@@ -113,6 +113,7 @@ mod tests {
             base: Lsn::new(100),
             watermark: Watermark { commit: Lsn::new(200), end: Lsn::new(210) },
             floor: Lsn::new(100),
+            compacted: Lsn::ZERO,
             top: Lsn::new(220),
             broken: None,
             tables: String::new(),

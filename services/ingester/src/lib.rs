@@ -15,11 +15,17 @@ pub mod wal;
 pub mod epoch;
 pub mod health;
 pub mod progress;
+pub mod retention;
+
+pub mod link;
 
 pub mod gate;
 pub mod guard;
 pub mod heartbeat;
 pub mod pipeline;
+pub mod proof;
+pub mod upkeep;
+
 pub mod session;
 pub mod tenant;
 
@@ -46,6 +52,7 @@ pub fn start(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<()> {
             tenant: tenant.clone(),
             redis: config.redis.clone(),
             wal: config.sync.wal.clone(),
+            retention: config.sync.retention.clone(),
             rules: rules.clone(),
             metrics: counted.clone(),
             readiness: readiness.clone(),

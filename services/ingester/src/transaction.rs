@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use posduif_changelog::{Batch, CommitRecord, Heartbeat};
-use posduif_model::{Bucket, DeviceId, Lsn, Position, TableName, row::RowError, rule::RuleSet, value::Datum};
+use posduif_model::{
+    Bucket, Change, DeviceId, Lsn, Position, TableName, row::RowError, rule::RuleSet, value::Datum,
+};
 
 use crate::{
     catalog::Catalog,
@@ -33,6 +35,17 @@ pub struct Finished {
     pub xid: u32,
     pub changes: u64,
     pub heartbeat: Option<Heartbeat>,
+    /// Larger than the cap: its rows are not in the log.
+    pub left_out: bool,
+}
+
+/// Where the log ends that an assembler goes on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEnd {
+    /// The newest commit that the log has; what comes again at or below it is skipped.
+    pub newest: Lsn,
+    /// Payload bytes stored in this epoch up to there.
+    pub written: u64,
 }
 
 /// Follows the stream from transaction to transaction.
@@ -41,8 +54,9 @@ pub struct Assembler {
     rules: RuleSet,
     catalog: Catalog,
     relations: Relations,
-    /// The newest commit that the log has; what comes again at or below it is skipped.
-    newest: Lsn,
+    end: LogEnd,
+    /// Payload bytes from which on a transaction is left out.
+    cap: usize,
     /// The first transaction that the log does not have whole; an earlier attempt may have left a part of it.
     first_new: Option<Lsn>,
     open: Option<Open>,
@@ -57,14 +71,18 @@ struct Open {
     origin: Option<DeviceId>,
     heartbeat: Option<Heartbeat>,
     buckets: BTreeSet<Bucket>,
+    /// Payload bytes that went into the log.
+    bytes: usize,
+    left_out: bool,
 }
 
 /// The prefix of the message with which an upload names its device.
 const ORIGIN: &str = "posduif.origin";
 
 impl Assembler {
-    pub fn new(rules: RuleSet, catalog: Catalog, newest: Lsn) -> Self {
-        Assembler { rules, catalog, relations: Relations::default(), newest, first_new: None, open: None }
+    pub fn new(rules: RuleSet, catalog: Catalog, end: LogEnd, cap: usize) -> Self {
+        let relations = Relations::default();
+        Assembler { rules, catalog, relations, end, cap, first_new: None, open: None }
     }
 
     /// Whether the stream stands between two transactions.
@@ -115,12 +133,20 @@ impl Assembler {
         if self.open.is_some() {
             return Err(StreamError::Order("a transaction inside another"));
         }
-        let known = begin.commit <= self.newest;
+        let known = begin.commit <= self.end.newest;
         if !known {
             self.first_new.get_or_insert(begin.commit);
         }
-        self.open =
-            Some(Open { begin, known, ordinal: 0, origin: None, heartbeat: None, buckets: BTreeSet::new() });
+        self.open = Some(Open {
+            begin,
+            known,
+            ordinal: 0,
+            origin: None,
+            heartbeat: None,
+            buckets: BTreeSet::new(),
+            bytes: 0,
+            left_out: false,
+        });
         Ok(())
     }
 
@@ -131,26 +157,26 @@ impl Assembler {
         route: impl FnOnce(&SyncedTable) -> Result<Routed, RowError>,
         inserted: Option<&[Datum<'_>]>,
     ) -> Result<(), StreamError> {
-        let Assembler { relations, open, .. } = self;
+        let Assembler { relations, open, cap, .. } = self;
         let open = open.as_mut().ok_or(StreamError::Order("a row outside a transaction"))?;
         let plan = relations.plan(relation).ok_or(StreamError::Order("a row before its table's shape"))?;
         let at = Position { commit: open.begin.commit, ordinal: open.ordinal };
         open.ordinal += 1;
         match plan {
-            Plan::Synced(table) if !open.known => {
+            Plan::Synced(table) if open.is_stored() => {
                 let routed =
                     route(table).map_err(|source| StreamError::Row { table: table.table.clone(), source })?;
                 for (bucket, changes) in routed {
-                    batch.push(at, &bucket, open.origin.as_ref(), &changes);
-                    open.buckets.insert(bucket);
+                    open.push(at, bucket, &changes, batch);
                 }
+                open.left_out = open.bytes > *cap;
             }
             Plan::Heartbeat { sequence, nonce } => {
                 if let Some(row) = inserted {
                     open.heartbeat = heartbeat(row, *sequence, *nonce);
                 }
             }
-            Plan::Broken { table, problem } if !open.known => return Err(broken(table, problem)),
+            Plan::Broken { table, problem } if open.is_stored() => return Err(broken(table, problem)),
             Plan::Synced(_) | Plan::Ignored | Plan::Broken { .. } => {}
         }
         Ok(())
@@ -168,13 +194,12 @@ impl Assembler {
                 known.plan(*relation).ok_or(StreamError::Order("a truncate before its table's shape"))?;
             match plan {
                 Plan::Synced(table) => emptied.push(table.emptied()),
-                Plan::Broken { table, problem } if !open.known => return Err(broken(table, problem)),
+                Plan::Broken { table, problem } if open.is_stored() => return Err(broken(table, problem)),
                 Plan::Heartbeat { .. } | Plan::Ignored | Plan::Broken { .. } => {}
             }
         }
-        if !open.known && !emptied.is_empty() {
-            batch.push(at, &Bucket::Shared, open.origin.as_ref(), &emptied);
-            open.buckets.insert(Bucket::Shared);
+        if open.is_stored() && !emptied.is_empty() {
+            open.push(at, Bucket::Shared, &emptied, batch);
         }
         Ok(())
     }
@@ -187,20 +212,41 @@ impl Assembler {
         if open.known {
             return Ok(None);
         }
+        self.end.written += u64::try_from(open.bytes).unwrap_or(u64::MAX);
         batch.commit(CommitRecord {
             commit: commit.commit,
             end: commit.end,
-            previous: self.newest,
+            previous: self.end.newest,
             xid: open.begin.xid,
             changes: open.ordinal,
             committed_at: commit.committed_at,
             origin: open.origin,
             buckets: open.buckets.into_iter().collect(),
             buckets_elsewhere: false,
+            written: self.end.written,
+            left_out: open.left_out,
         });
-        self.newest = commit.commit;
-        let (xid, changes) = (open.begin.xid, open.ordinal);
-        Ok(Some(Finished { commit: commit.commit, end: commit.end, xid, changes, heartbeat: open.heartbeat }))
+        self.end.newest = commit.commit;
+        Ok(Some(Finished {
+            commit: commit.commit,
+            end: commit.end,
+            xid: open.begin.xid,
+            changes: open.ordinal,
+            heartbeat: open.heartbeat,
+            left_out: open.left_out,
+        }))
+    }
+}
+
+impl Open {
+    /// Whether its rows go into the log.
+    fn is_stored(&self) -> bool {
+        !self.known && !self.left_out
+    }
+
+    fn push(&mut self, at: Position, bucket: Bucket, changes: &[Change], batch: &mut Batch) {
+        self.bytes += batch.push(at, &bucket, self.origin.as_ref(), changes);
+        self.buckets.insert(bucket);
     }
 }
 

@@ -40,6 +40,12 @@ pub enum SessionError {
     Guard(#[from] GuardError),
     #[error("replication slot {0} belongs to another database or plugin; set sync.wal.slot_name")]
     ForeignSlot(String),
+    #[error(
+        "replication slot {slot} was created {created} times within an hour and is gone again ({why}); not creating \
+         another one before the hour is over, because each makes every device resync. wal_removed: raise \
+         max_slot_wal_keep_size; idle_timeout: raise idle_replication_slot_timeout; otherwise find out who drops it"
+    )]
+    SlotKeepsVanishing { slot: String, created: i64, why: String },
     #[error("PostgreSQL did not answer within {} s", PATIENCE.as_secs())]
     Silent,
     #[error("the connection to PostgreSQL was closed")]

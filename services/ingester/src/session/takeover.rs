@@ -10,15 +10,15 @@ use crate::{
     catalog::Catalog,
     epoch::{Evidence, Reason, verdict},
     guard::Guard,
-    heartbeat,
+    heartbeat, link,
+    transaction::LogEnd,
     wal::{Halves, ReplicationConnection, Slot, System, WalError},
 };
 
 /// A tenant that this process may write for.
 pub struct Taken {
     pub state: LogState,
-    /// The newest commit entry of the log.
-    pub newest: Lsn,
+    pub end: LogEnd,
     pub token: i64,
     /// Where the slot stands.
     pub confirmed: Lsn,
@@ -70,12 +70,15 @@ pub async fn take_over(session: &Session, sql: &Client, catalog: &Catalog) -> Re
             open_epoch(session, sql, &mut writer, &opening, &reason.unwrap_or(Reason::LogMissing)).await?
         }
     };
-    let newest = writer.newest_commit(&state.epoch).await?.unwrap_or(state.base);
+    let end = match writer.newest_commit(&state.epoch).await? {
+        Some(record) => LogEnd { newest: record.commit, written: record.written },
+        None => LogEnd { newest: state.base, written: 0 },
+    };
     tracing::info!(
-        tenant = %session.tenant.id, slot = name, epoch = %state.epoch, token, %confirmed, %newest,
+        tenant = %session.tenant.id, slot = name, epoch = %state.epoch, token, %confirmed, newest = %end.newest,
         watermark = %state.watermark.commit, "took the tenant over"
     );
-    Ok(Taken { state, newest, token, confirmed, writer, halves, guard })
+    Ok(Taken { state, end, token, confirmed, writer, halves, guard })
 }
 
 /// A command of the replication connection that PostgreSQL answers at once.
@@ -91,21 +94,43 @@ async fn ensure_slot(
     name: &str,
 ) -> Result<Option<String>, SessionError> {
     let tenant = &session.tenant.id;
-    let why = match Slot::find(sql, name).await? {
-        None => "there was none".to_owned(),
+    let (why, lost) = match Slot::find(sql, name).await? {
+        None => ("there was none".to_owned(), false),
         Some(slot) if slot.plugin != "pgoutput" || slot.database != session.tenant.url.database() => {
             return Err(SessionError::ForeignSlot(name.to_owned()));
         }
-        Some(Slot { fault: None, .. }) => return Ok(None),
-        Some(Slot { fault: Some(fault), .. }) => {
-            tracing::error!(%tenant, slot = name, reason = fault.0, "the slot is lost; replacing it");
-            within(replication.drop_slot(name)).await?;
-            fault.0
+        Some(Slot { fault: None, failover, .. }) => {
+            if !failover && let Err(error) = within(replication.keep_on_failover(name)).await {
+                tracing::warn!(%tenant, slot = name, %error, "the slot will not survive a fail-over of PostgreSQL");
+            }
+            return Ok(None);
         }
+        Some(Slot { fault: Some(fault), .. }) => (fault.0, true),
     };
+    check_recreations(sql, name, &why).await?;
+    if lost {
+        tracing::error!(%tenant, slot = name, reason = why, "the slot is lost; replacing it");
+        within(replication.drop_slot(name)).await?;
+    }
     tracing::info!(%tenant, slot = name, why, "creating the slot; this waits for running transactions to end");
     replication.create_slot(name).await?;
     Ok(Some(why))
+}
+
+/// Slots that may be created within an hour: every one makes all devices resync.
+const MOST_SLOTS: i64 = 4;
+
+/// Refuses to create slot after slot on a server that keeps losing them.
+async fn check_recreations(sql: &Client, name: &str, why: &str) -> Result<(), SessionError> {
+    let count = "SELECT count(*) FROM posduif_engine.epoch_history
+                  WHERE reason = 'new_slot' AND opened_at > now() - interval '1 hour'";
+    let created: i64 = sql.query_one(count, &[]).await?.get(0);
+    match created < MOST_SLOTS {
+        true => Ok(()),
+        false => {
+            Err(SessionError::SlotKeepsVanishing { slot: name.to_owned(), created, why: why.to_owned() })
+        }
+    }
 }
 
 /// Draws tokens from the database until Redis takes one.
@@ -119,7 +144,7 @@ async fn claim(session: &Session, sql: &Client, guard: &Guard) -> Result<(i64, L
         Err(SessionError::Log(LogError::Fenced)) => {}
         claimed => return Ok((token, claimed?)),
     }
-    let mut redis = session.redis().await?;
+    let mut redis = link::open(&session.redis).await?;
     let seen = LogWriter::highest_token(&mut redis, &session.tenant.id).await?;
     tracing::warn!(tenant = %session.tenant.id, token, seen, "the fencing sequence lies behind Redis; moving it on");
     // Not by somebody whose walsender has died meanwhile and whose successor issued that token.
@@ -150,7 +175,7 @@ async fn judge(
     let flushed = flushed(sql).await?;
     let (mut newest_commit, mut heartbeat_found, mut left_log_timeline) = (None, true, None);
     if let Some(log) = found.log {
-        newest_commit = writer.newest_commit(&log.epoch).await?;
+        newest_commit = writer.newest_commit(&log.epoch).await?.map(|record| record.commit);
         if let Some(beat) = log.heartbeat {
             heartbeat_found = heartbeat::exists(sql, beat).await?;
         }
@@ -204,13 +229,16 @@ async fn open_epoch(
     let (word, sentence) = reason.describe();
     let epoch = Epoch::from_random(rand::random());
     let base = flushed(sql).await?;
-    let updated = sql
-        .execute(
-            "UPDATE posduif_engine.sync_epoch SET epoch = $1, token = $2, reason = $3, opened_at = now()
-              WHERE token < $2",
-            &[&epoch.to_string(), &opening.token, &sentence],
-        )
-        .await?;
+    // One statement, so that the history never lacks the epoch that is registered. What is older than a season is of no
+    // use to anybody.
+    let register = "WITH registered AS (
+                        UPDATE posduif_engine.sync_epoch SET epoch = $1, token = $2, reason = $3, opened_at = now()
+                         WHERE token < $2 RETURNING epoch),
+                    outdated AS (
+                        DELETE FROM posduif_engine.epoch_history WHERE opened_at < now() - interval '90 days')
+                    INSERT INTO posduif_engine.epoch_history (epoch, token, reason, detail)
+                    SELECT epoch, $2, $4, $3 FROM registered";
+    let updated = sql.execute(register, &[&epoch.to_string(), &opening.token, &sentence, &word]).await?;
     if updated == 0 {
         return Err(LogError::Fenced.into());
     }
@@ -221,6 +249,7 @@ async fn open_epoch(
         base,
         watermark: Watermark { commit: base, end: base },
         floor: base,
+        compacted: base,
         top: base,
         broken: None,
         rules: session.rules.hash().clone(),

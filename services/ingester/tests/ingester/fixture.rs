@@ -71,8 +71,15 @@ impl Tenant {
         let log = LogReader::new(redis, &tenant.id);
         let metrics = IngesterMetrics::register(&Metrics::new().unwrap()).unwrap();
         let readiness = Readiness::default();
-        let session =
-            Session { tenant, redis: config.redis, wal: config.sync.wal, rules, metrics, readiness };
+        let session = Session {
+            tenant,
+            redis: config.redis,
+            wal: config.sync.wal,
+            retention: config.sync.retention,
+            rules,
+            metrics,
+            readiness,
+        };
         Tenant { database, client, log, session, redis_url: servers.redis_url() }
     }
 
