@@ -164,6 +164,13 @@ impl Tenant {
         self.client.execute(insert, &[&from.uuid(), &to.uuid(), &content]).await.unwrap();
     }
 
+    /// From now on the log is read and written at another server's Redis.
+    pub fn use_redis(&mut self, servers: &Servers) {
+        self.redis_url = servers.redis_url();
+        self.session.redis.url = self.redis_url.parse().unwrap();
+        self.log = LogReader::new(pool(self.redis_url.clone(), 4, Timeouts::default()).unwrap(), self.id());
+    }
+
     /// A connection to the tenant's Redis, to do harm with.
     pub async fn redis(&self) -> redis::aio::MultiplexedConnection {
         redis::Client::open(self.redis_url.as_str())

@@ -2,9 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod fixture;
+mod scripts;
 
+mod cap;
+mod compact;
 mod fencing;
 mod log;
+mod outage;
 mod restart;
 mod schema;
+mod sweep;
+mod trim;
 mod visibility;
