@@ -99,6 +99,15 @@ impl Campaign {
         self.readers.len()
     }
 
+    /// The slot has not confirmed what the log has published: there is something to be lost.
+    pub async fn assert_backlog(&self) {
+        let client = self.tenant.database.connect_admin().await;
+        let sql =
+            "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE database = current_database()";
+        let confirmed: Lsn = client.query_one(sql, &[]).await.unwrap().get::<_, String>(0).parse().unwrap();
+        assert!(confirmed < self.tenant.ready().await.watermark.end, "everything is confirmed");
+    }
+
     /// Forgets all readers: their epoch ended.
     pub fn dismiss(&mut self) {
         self.readers.clear();
