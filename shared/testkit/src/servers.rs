@@ -28,9 +28,18 @@ impl Servers {
 
     /// Servers for one test alone, which may stop and restart them. They end when this value is dropped.
     pub async fn private() -> Self {
+        Self::start(false).await
+    }
+
+    /// [`Servers::private`] whose PostgreSQL waits for its disk, so that crashes of it are those of a real one.
+    pub async fn durable() -> Self {
+        Self::start(true).await
+    }
+
+    async fn start(durable: bool) -> Self {
         let scratch = Scratch::new();
         let mut postgres = PostgresOptions::new(scratch.join("postgres"), PASSWORD);
-        postgres.durable = false;
+        postgres.durable = durable;
         let mut redis = RedisOptions::new(scratch.join("redis"));
         redis.settings.push(("enable-debug-command".to_owned(), "local".to_owned()));
         let (postgres, redis) = tokio::join!(Postgres::start(postgres), Redis::start(redis));

@@ -133,6 +133,14 @@ impl Postgres {
         if self.server.wait(STOP_WITHIN).await.is_some() {
             return Ok(());
         }
+        self.stop_immediately().await
+    }
+
+    /// An immediate shutdown: sessions are cut and nothing is written, so the next start recovers from the WAL.
+    ///
+    /// # Errors
+    /// Not even SIGKILL ended the server.
+    pub async fn stop_immediately(&mut self) -> Result<(), ProvisionError> {
         let ended = self.server.stop(Signal::Quit, STOP_WITHIN).await;
         let stuck = ProvisionError::Stop { name: Software::Postgres.name(), pid: self.pid() };
         ended.map(drop).ok_or(stuck)

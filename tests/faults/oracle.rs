@@ -1,0 +1,71 @@
+//! Random schemas and random work, compared with PostgreSQL at many commits.
+
+use std::time::Duration;
+
+use posduif_model::Epoch;
+use posduif_testkit::{Servers, eventually};
+use rand::RngExt;
+
+use crate::{
+    campaign::{Campaign, WRITERS},
+    run::{Run, from_environment},
+    tenant::{PATIENCE, Settings},
+};
+
+const PAUSE: Duration = Duration::from_millis(25);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_random_workload_replays_to_exactly_what_postgresql_holds() {
+    let run = Run::begin("a_random_workload");
+    let rounds: u32 = from_environment("POSDUIF_FAULT_ROUNDS", 12);
+    let mut rng = run.rng(100);
+    let mut campaign = Campaign::prepare(&run, Servers::shared().await, &Settings::default()).await;
+    let ingester = campaign.tenant.ingester().await;
+    campaign.join().await;
+    campaign.write(&run, WRITERS, PAUSE);
+    let costly = rounds / 2;
+    for round in 0..rounds {
+        tokio::time::sleep(Duration::from_millis(rng.random_range(100..900))).await;
+        match rng.random_range(0..4) {
+            _ if round == costly => change_type(&mut campaign).await,
+            0 if campaign.readers() < 3 => campaign.join().await,
+            1 => harmless(&mut rng, &campaign, round).await,
+            _ => {}
+        }
+        campaign.mark().await;
+        if rng.random_bool(0.5) {
+            campaign.catch_up().await;
+        }
+    }
+    campaign.finish(&run).await;
+    drop(ingester);
+}
+
+/// DDL that changes nothing a device sees, while transactions run: the epoch goes on.
+async fn harmless(rng: &mut rand::rngs::StdRng, campaign: &Campaign, round: u32) {
+    // One table lists its columns; a new one of it stays on the server.
+    let sql = match rng.random_range(0..4) {
+        0 => format!("ALTER TABLE random_0 ADD added_{round} text DEFAULT 'x'"),
+        1 => format!("CREATE INDEX ON random_0 (unlisted, owner0) WHERE unlisted > {round}"),
+        2 => "ANALYZE".to_owned(),
+        _ => "VACUUM FULL random_0".to_owned(),
+    };
+    let client = campaign.tenant.database.connect_admin().await;
+    // It queues behind open transactions, and may lose to one of them.
+    eventually(PATIENCE, "the DDL is through", async || Ok(client.batch_execute(&sql).await.ok())).await;
+}
+
+/// DDL that rewrites a column that devices have: nothing in the WAL tells its rows, so an epoch must begin.
+async fn change_type(campaign: &mut Campaign) {
+    campaign.compare().await;
+    campaign.dismiss();
+    let epoch: Epoch = campaign.tenant.ready().await.epoch;
+    let client = campaign.tenant.database.connect_admin().await;
+    let sql = "ALTER TABLE accounts ALTER balance TYPE numeric(30)";
+    eventually(PATIENCE, "the DDL is through", async || Ok(client.batch_execute(sql).await.ok())).await;
+    eventually(PATIENCE, "an epoch is opened", async || {
+        Ok(campaign.tenant.log.state().await?.filter(|state| state.epoch != epoch).map(drop))
+    })
+    .await;
+    campaign.join().await;
+}
