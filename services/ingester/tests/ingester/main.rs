@@ -10,6 +10,7 @@ mod fencing;
 mod log;
 mod outage;
 mod restart;
+mod rollback;
 mod schema;
 mod sweep;
 mod trim;
