@@ -106,8 +106,8 @@ async fn again(app: &App, reader: &Reader<'_>, since: &Since) -> Result<Page, Sy
 
 /// Marks the WAL after the last table page and waits until the log holds all that the pages may have seen.
 ///
-/// The mark's commit is flushed, and so is everything that a page could see before it: a page never held a row
-/// that PostgreSQL can still lose.
+/// Everything that a page could see was on PostgreSQL's disk before the page was sent, so no page held a row that a
+/// crash between it and the mark has taken away.
 async fn caught_up(app: &App, reader: &Reader<'_>, since: &Since) -> Result<(LogState, Lsn), SyncError> {
     let deadline = Instant::now() + app.api.snapshot_wait;
     // The mark's commit may have to wait for a standby.

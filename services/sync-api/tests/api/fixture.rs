@@ -50,7 +50,10 @@ impl Api {
 
     /// `sections` are lines of YAML beside tenants, redis and auth.
     pub async fn with(sections: &str) -> Self {
-        let servers = Servers::shared().await;
+        Self::on(Servers::shared().await, sections).await
+    }
+
+    pub async fn on(servers: &Servers, sections: &str) -> Self {
         let database = Database::create(servers).await;
         let redis = servers.redis_url();
         let yaml = format!(
