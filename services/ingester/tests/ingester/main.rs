@@ -3,6 +3,7 @@
 
 mod fixture;
 
+mod alter;
 mod fencing;
 mod log;
 mod restart;
