@@ -6,6 +6,7 @@ mod fixture;
 mod alter;
 mod fencing;
 mod log;
+mod partitions;
 mod restart;
 mod schema;
 mod visibility;
