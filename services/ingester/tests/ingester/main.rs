@@ -7,6 +7,7 @@ mod alter;
 mod fencing;
 mod log;
 mod partitions;
+mod refusals;
 mod restart;
 mod schema;
 mod visibility;
