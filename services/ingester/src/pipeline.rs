@@ -1,12 +1,16 @@
 //! WAL events in, batches in the log out.
 
+use std::sync::Arc;
+
 use posduif_changelog::{Batch, LogError};
 use posduif_model::Lsn;
 use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio_postgres::Client;
 
 use crate::{
     gate::Stored,
     link::Link,
+    lookout::{Lookout, LookoutError},
     metrics::IngesterMetrics,
     transaction::{Assembler, Finished, StreamError},
     wal::WalEvent,
@@ -19,6 +23,8 @@ pub enum PipelineError {
     Stream(#[from] StreamError),
     #[error(transparent)]
     Log(#[from] LogError),
+    #[error(transparent)]
+    Lookout(#[from] LookoutError),
     #[error("the replication stream or the gate is gone")]
     Abandoned,
 }
@@ -36,6 +42,9 @@ const MOST_ENTRIES: usize = 2_000;
 /// Decodes, routes and stores one tenant's stream.
 pub struct Pipeline {
     pub assembler: Assembler,
+    pub lookout: Lookout,
+    /// Where the lookout asks.
+    pub client: Arc<Client>,
     pub link: Link,
     pub batch: Batch,
     /// The newest commit entry in the log.
@@ -64,6 +73,11 @@ impl Pipeline {
             };
             match event {
                 WalEvent::Data(payload) => {
+                    if let Some(xid) = self.assembler.must_look(&payload.bytes) {
+                        // It may take until a standby is back; what is complete shall not wait for that.
+                        self.store(&mut finished).await?;
+                        self.assembler.looked(self.lookout.look(&self.client, xid).await?);
+                    }
                     if let Some(transaction) = self.follow(&payload.bytes).await? {
                         self.metrics.commits.with_label_values(&[&self.tenant]).inc();
                         self.metrics.changes.with_label_values(&[&self.tenant]).inc_by(transaction.changes);

@@ -32,6 +32,7 @@ use crate::{
     health::Health,
     heartbeat,
     link::{self, Link, Surroundings},
+    lookout::Lookout,
     metrics::IngesterMetrics,
     pipeline::{Limits, Pipeline},
     progress::Progress,
@@ -72,10 +73,11 @@ impl Session {
     pub async fn run(&self) -> Result<(), SessionError> {
         let mut parts: JoinSet<Result<(), SessionError>> = JoinSet::new();
         let sql = self.sql(&mut parts).await?;
-        let catalog = Catalog::load(&sql, &self.rules, &self.wal.publication).await?;
+        // Before anything is made for it on the server.
+        Catalog::load(&sql, &self.rules, &self.wal.publication).await?;
         // Should the ordinary connection end meanwhile, so does the attempt.
         let taken = tokio::select! {
-            taken = takeover::take_over(self, &sql, &catalog) => taken?,
+            taken = takeover::take_over(self, &sql) => taken?,
             ended = parts.join_next() => return Err(end::reason(ended, &mut parts).await),
         };
 
@@ -94,8 +96,10 @@ impl Session {
         };
         parts.spawn(async move { Ok(wal::receive(reader, events, answer_now).await?) });
         parts.spawn(async move { Ok(wal::report(writer, feedback).await?) });
-        let beat_client = self.sql(&mut parts).await?;
-        parts.spawn(keep_watch(beat_client, taken.guard, self.wal.heartbeat_interval, beats_in));
+        let watching = Arc::new(self.sql(&mut parts).await?);
+        let watch =
+            Watch { client: Arc::clone(&watching), guard: taken.guard, lookout: taken.lookout.clone() };
+        parts.spawn(keep_watch(watch, self.wal.heartbeat_interval, beats_in));
 
         let tenant = self.tenant.id.to_string();
         let surroundings = self.surroundings();
@@ -141,7 +145,14 @@ impl Session {
         };
         parts.spawn(async move { Ok(upkeep.run().await?) });
         let pipeline = Pipeline {
-            assembler: Assembler::new(self.rules.clone(), catalog, taken.end, self.wal.transaction_cap_bytes),
+            assembler: Assembler::new(
+                self.rules.clone(),
+                taken.catalog,
+                taken.end,
+                self.wal.transaction_cap_bytes,
+            ),
+            lookout: taken.lookout,
+            client: watching,
             batch: Batch::new(taken.writer.keys().clone(), epoch),
             link: Link::new(taken.writer, surroundings),
             stored: taken.end.newest,
@@ -191,13 +202,20 @@ impl Session {
     }
 }
 
+/// What is looked at with every heartbeat.
+struct Watch {
+    client: Arc<Client>,
+    guard: Guard,
+    lookout: Lookout,
+}
+
 /// Beats and checks until something no longer holds.
 async fn keep_watch(
-    client: Client,
-    guard: Guard,
+    watch: Watch,
     every: Duration,
     confirmed: watch::Receiver<i64>,
 ) -> Result<(), SessionError> {
+    let Watch { client, guard, lookout } = watch;
     let mut timer = interval(every);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -205,6 +223,7 @@ async fn keep_watch(
         let oldest = *confirmed.borrow();
         timeout(PATIENCE, heartbeat::beat(&client, oldest)).await.map_err(|_| SessionError::Silent)??;
         timeout(PATIENCE, guard.check(&client)).await.map_err(|_| SessionError::Silent)??;
+        lookout.check(&client).await?;
     }
 }
 

@@ -3,15 +3,13 @@
 use std::collections::BTreeSet;
 
 use posduif_changelog::{Batch, CommitRecord, Heartbeat};
-use posduif_model::{
-    Bucket, Change, DeviceId, Lsn, Position, TableName, row::RowError, rule::RuleSet, value::Datum,
-};
+use posduif_model::{Bucket, Change, DeviceId, Lsn, Position, TableName, rule::RuleSet, value::Datum};
 
 use crate::{
     catalog::Catalog,
     decode::{Begin, Commit, DecodeError, Message, decode},
     relations::{Plan, Relations, SyncedTable},
-    route::Routed,
+    route::{RouteError, Routed},
 };
 
 /// A stream that cannot be followed any further.
@@ -20,7 +18,7 @@ pub enum StreamError {
     #[error("a replication message cannot be decoded: {0}")]
     Decode(#[from] DecodeError),
     #[error("a row of {table} cannot be synced: {source}")]
-    Row { table: TableName, source: RowError },
+    Row { table: TableName, source: RouteError },
     #[error("rows of {table} cannot be synced: {problem}")]
     Table { table: TableName, problem: String },
     #[error("replication messages came out of order: {0}")]
@@ -78,6 +76,7 @@ struct Open {
 
 /// The prefix of the message with which an upload names its device.
 const ORIGIN: &str = "posduif.origin";
+const UNSEEN: &str = "a row whose table nobody looked at";
 
 impl Assembler {
     pub fn new(rules: RuleSet, catalog: Catalog, end: LogEnd, cap: usize) -> Self {
@@ -95,12 +94,31 @@ impl Assembler {
         self.first_new
     }
 
+    /// The transaction whose next message is one of rows in a shape that nobody has compared with the catalogue.
+    ///
+    /// Between the look that the session began with and these rows the table may have been altered; the transaction
+    /// itself may have done it.
+    pub fn must_look(&self, next: &[u8]) -> Option<u32> {
+        let open = self.open.as_ref().filter(|open| !open.known)?;
+        let rows = matches!(next.first(), Some(b'I' | b'U' | b'D' | b'T'));
+        (rows && self.relations.in_doubt()).then_some(open.begin.xid)
+    }
+
+    /// Takes the catalogue as it was seen by a look that saw that transaction.
+    pub fn looked(&mut self, catalog: Catalog) {
+        self.catalog = catalog;
+        self.relations.settle(&self.rules, &self.catalog);
+    }
+
     /// Follows one message: rows go into the batch, a commit ends their transaction there.
     pub fn follow(&mut self, bytes: &[u8], batch: &mut Batch) -> Result<Option<Finished>, StreamError> {
         match decode(bytes)? {
             Message::Begin(begin) => self.begin(begin)?,
             Message::Commit(commit) => return self.commit(commit, batch),
-            Message::Relation(relation) => self.relations.describe(&relation, &self.rules, &self.catalog),
+            Message::Relation(relation) => {
+                let stored = self.open.as_ref().is_some_and(|open| open.known);
+                self.relations.describe(relation, stored, &self.rules, &self.catalog);
+            }
             Message::Message(message) if message.transactional && message.prefix == ORIGIN => {
                 let device = std::str::from_utf8(message.content).ok().and_then(|text| text.parse().ok());
                 self.open()?.origin = device;
@@ -154,16 +172,23 @@ impl Assembler {
         &mut self,
         relation: u32,
         batch: &mut Batch,
-        route: impl FnOnce(&SyncedTable) -> Result<Routed, RowError>,
+        route: impl FnOnce(&SyncedTable) -> Result<Routed, RouteError>,
         inserted: Option<&[Datum<'_>]>,
     ) -> Result<(), StreamError> {
         let Assembler { relations, open, cap, .. } = self;
         let open = open.as_mut().ok_or(StreamError::Order("a row outside a transaction"))?;
-        let plan = relations.plan(relation).ok_or(StreamError::Order("a row before its table's shape"))?;
+        relations.turn_to_rows();
         let at = Position { commit: open.begin.commit, ordinal: open.ordinal };
         open.ordinal += 1;
+        if !open.is_stored() {
+            return Ok(());
+        }
+        if relations.in_doubt() {
+            return Err(StreamError::Order(UNSEEN));
+        }
+        let plan = relations.plan(relation).ok_or(StreamError::Order("a row before its table's shape"))?;
         match plan {
-            Plan::Synced(table) if open.is_stored() => {
+            Plan::Synced(table) => {
                 let routed =
                     route(table).map_err(|source| StreamError::Row { table: table.table.clone(), source })?;
                 for (bucket, changes) in routed {
@@ -176,8 +201,8 @@ impl Assembler {
                     open.heartbeat = heartbeat(row, *sequence, *nonce);
                 }
             }
-            Plan::Broken { table, problem } if open.is_stored() => return Err(broken(table, problem)),
-            Plan::Synced(_) | Plan::Ignored | Plan::Broken { .. } => {}
+            Plan::Broken { table, problem } => return Err(broken(table, problem)),
+            Plan::Ignored => {}
         }
         Ok(())
     }
@@ -188,17 +213,24 @@ impl Assembler {
         let open = open.as_mut().ok_or(StreamError::Order("a truncate outside a transaction"))?;
         let at = Position { commit: open.begin.commit, ordinal: open.ordinal };
         open.ordinal += 1;
+        known.turn_to_rows();
+        if !open.is_stored() {
+            return Ok(());
+        }
+        if known.in_doubt() {
+            return Err(StreamError::Order(UNSEEN));
+        }
         let mut emptied = Vec::new();
         for relation in relations {
             let plan =
                 known.plan(*relation).ok_or(StreamError::Order("a truncate before its table's shape"))?;
             match plan {
                 Plan::Synced(table) => emptied.push(table.emptied()),
-                Plan::Broken { table, problem } if open.is_stored() => return Err(broken(table, problem)),
-                Plan::Heartbeat { .. } | Plan::Ignored | Plan::Broken { .. } => {}
+                Plan::Broken { table, problem } => return Err(broken(table, problem)),
+                Plan::Heartbeat { .. } | Plan::Ignored => {}
             }
         }
-        if open.is_stored() && !emptied.is_empty() {
+        if !emptied.is_empty() {
             open.push(at, Bucket::Shared, &emptied, batch);
         }
         Ok(())

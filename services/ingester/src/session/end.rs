@@ -11,7 +11,8 @@ use tokio::{
 
 use super::PATIENCE;
 use crate::{
-    catalog::CatalogError, gate::GateError, guard::GuardError, pipeline::PipelineError, wal::WalError,
+    catalog::CatalogError, gate::GateError, guard::GuardError, lookout::LookoutError,
+    pipeline::PipelineError, wal::WalError,
 };
 
 /// How long the real reason of an end may come after its consequences.
@@ -38,6 +39,8 @@ pub enum SessionError {
     Pipeline(#[from] PipelineError),
     #[error(transparent)]
     Guard(#[from] GuardError),
+    #[error(transparent)]
+    Lookout(#[from] LookoutError),
     #[error("replication slot {0} belongs to another database or plugin; set sync.wal.slot_name")]
     ForeignSlot(String),
     #[error(

@@ -2,7 +2,7 @@
 
 use posduif_changelog::{LogError, LogState, LogWriter, Watermark};
 use posduif_model::{Epoch, Lsn};
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tokio_postgres::Client;
 
 use super::{PATIENCE, Session, SessionError};
@@ -11,6 +11,8 @@ use crate::{
     epoch::{Evidence, Reason, verdict},
     guard::Guard,
     heartbeat, link,
+    lookout::Lookout,
+    storage::Storage,
     transaction::LogEnd,
     wal::{Halves, ReplicationConnection, Slot, System, WalError},
 };
@@ -25,23 +27,19 @@ pub struct Taken {
     pub writer: LogWriter,
     pub halves: Halves,
     pub guard: Guard,
+    pub catalog: Catalog,
+    pub lookout: Lookout,
 }
 
 /// Holds the slot, then draws a fencing token, then looks at the log: in this order nobody else can be writing.
-pub async fn take_over(session: &Session, sql: &Client, catalog: &Catalog) -> Result<Taken, SessionError> {
+pub async fn take_over(session: &Session, sql: &Client) -> Result<Taken, SessionError> {
     let name = session.wal.slot_name(session.tenant.url.database());
     let mut replication = session.replication().await?;
     let system = within(replication.identify_system()).await?;
     let new_slot = ensure_slot(session, sql, &mut replication, &name).await?;
-    let guard = Guard {
-        rules: session.rules.clone(),
-        publication: session.wal.publication.clone(),
-        fingerprint: catalog.fingerprint().to_owned(),
-        slot: name.clone(),
-        walsender: replication.pid(),
-    };
+    let guard = Guard { slot: name.clone(), walsender: replication.pid() };
     let halves = within(replication.start(&name, &session.wal.publication)).await?;
-    guard.check_walsender(sql).await?;
+    guard.check(sql).await?;
     let (token, mut writer) = claim(session, sql, &guard).await?;
     let confirmed = match Slot::find(sql, &name).await? {
         Some(slot) => slot.confirmed,
@@ -54,8 +52,9 @@ pub async fn take_over(session: &Session, sql: &Client, catalog: &Catalog) -> Re
         }
         state => state?,
     };
-    let found =
-        Found { system: &system, new_slot, confirmed, log: log.as_ref(), tables: catalog.fingerprint() };
+    // Only now: a predecessor may have come to know new partitions until then.
+    let catalog = Catalog::load(sql, &session.rules, &session.wal.publication).await?;
+    let found = Found { system: &system, new_slot, confirmed, log: log.as_ref(), catalog: &catalog };
     let reason = judge(session, sql, &mut writer, &found).await?;
     let state = match (reason, log) {
         (None, Some(mut log)) => {
@@ -66,10 +65,19 @@ pub async fn take_over(session: &Session, sql: &Client, catalog: &Catalog) -> Re
             log
         }
         (reason, _) => {
-            let opening = Opening { token, system: &system, tables: catalog.fingerprint() };
+            let opening = Opening { token, system: &system, catalog: &catalog };
             open_epoch(session, sql, &mut writer, &opening, &reason.unwrap_or(Reason::LogMissing)).await?
         }
     };
+    let lookout = Lookout {
+        rules: session.rules.clone(),
+        publication: session.wal.publication.clone(),
+        epoch: state.epoch,
+        token,
+        fingerprint: catalog.fingerprint().to_owned(),
+        storage: watch::Sender::default(),
+    };
+    lookout.keep(sql, catalog.storage()).await?;
     let end = match writer.newest_commit(&state.epoch).await? {
         Some(record) => LogEnd { newest: record.commit, written: record.written },
         None => LogEnd { newest: state.base, written: 0 },
@@ -78,7 +86,7 @@ pub async fn take_over(session: &Session, sql: &Client, catalog: &Catalog) -> Re
         tenant = %session.tenant.id, slot = name, epoch = %state.epoch, token, %confirmed, newest = %end.newest,
         watermark = %state.watermark.commit, "took the tenant over"
     );
-    Ok(Taken { state, end, token, confirmed, writer, halves, guard })
+    Ok(Taken { state, end, token, confirmed, writer, halves, guard, catalog, lookout })
 }
 
 /// A command of the replication connection that PostgreSQL answers at once.
@@ -148,7 +156,7 @@ async fn claim(session: &Session, sql: &Client, guard: &Guard) -> Result<(i64, L
     let seen = LogWriter::highest_token(&mut redis, &session.tenant.id).await?;
     tracing::warn!(tenant = %session.tenant.id, token, seen, "the fencing sequence lies behind Redis; moving it on");
     // Not by somebody whose walsender has died meanwhile and whose successor issued that token.
-    guard.check_walsender(sql).await?;
+    guard.check(sql).await?;
     let advance = "SELECT setval('posduif_engine.fencing_token', greatest($1::bigint, $2::bigint))";
     sql.execute(advance, &[&seen, &token]).await?;
     let token: i64 = sql.query_one(draw, &[]).await?.get(0);
@@ -160,7 +168,7 @@ struct Found<'a> {
     new_slot: Option<String>,
     confirmed: Lsn,
     log: Option<&'a LogState>,
-    tables: &'a str,
+    catalog: &'a Catalog,
 }
 
 /// Gathers the evidence and decides whether the log goes on.
@@ -170,7 +178,9 @@ async fn judge(
     writer: &mut LogWriter,
     found: &Found<'_>,
 ) -> Result<Option<Reason>, SessionError> {
-    let registered: String = sql.query_one("SELECT epoch FROM posduif_engine.sync_epoch", &[]).await?.get(0);
+    let kept = sql.query_one("SELECT epoch, relations FROM posduif_engine.sync_epoch", &[]).await?;
+    let (registered, relations): (String, String) = (kept.get(0), kept.get(1));
+    let follows = |earlier: Storage| found.catalog.storage().follows(&earlier).is_ok();
     // Asked now and not before the slot was held: a predecessor may have moved the log on until then.
     let flushed = flushed(sql).await?;
     let (mut newest_commit, mut heartbeat_found, mut left_log_timeline) = (None, true, None);
@@ -196,7 +206,8 @@ async fn judge(
         newest_commit,
         heartbeat_found,
         rules: session.rules.hash(),
-        tables: found.tables,
+        tables: found.catalog.fingerprint(),
+        storage_follows: relations.parse().is_ok_and(follows),
     }))
 }
 
@@ -210,7 +221,7 @@ async fn flushed(sql: &Client) -> Result<Lsn, SessionError> {
 struct Opening<'a> {
     token: i64,
     system: &'a System,
-    tables: &'a str,
+    catalog: &'a Catalog,
 }
 
 /// Opens an epoch, first in PostgreSQL and then in Redis: cut short between them, the next look opens another.
@@ -253,7 +264,7 @@ async fn open_epoch(
         top: base,
         broken: None,
         rules: session.rules.hash().clone(),
-        tables: opening.tables.to_owned(),
+        tables: opening.catalog.fingerprint().to_owned(),
         unready_below: Some(running.parse().map_err(|_| SessionError::Closed)?),
         heartbeat: None,
         system: opening.system.identifier.clone(),

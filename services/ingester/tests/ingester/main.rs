@@ -4,11 +4,14 @@
 mod fixture;
 mod scripts;
 
+mod alter;
 mod cap;
 mod compact;
 mod fencing;
 mod log;
 mod outage;
+mod partitions;
+mod refusals;
 mod restart;
 mod rollback;
 mod schema;
