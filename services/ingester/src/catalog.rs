@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use posduif_model::{
     TableName,
     rule::{BucketTemplate, RuleSet, TableDeclaration},
+    value::TypeCatalog,
 };
+use posduif_runtime::postgres::load_types;
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
@@ -28,6 +30,7 @@ pub enum CatalogError {
 #[derive(Clone, Debug)]
 pub struct Catalog {
     keys: HashMap<TableName, Vec<String>>,
+    types: TypeCatalog,
     fingerprint: String,
 }
 
@@ -37,8 +40,13 @@ impl Catalog {
         self.keys.get(table).map(Vec::as_slice)
     }
 
+    /// The types of the sent columns and keys of the declared tables.
+    pub fn types(&self) -> &TypeCatalog {
+        &self.types
+    }
+
     /// A hash of everything that can change what devices hold without a message in the WAL: which tables are
-    /// published since when, and the identity, key and sent columns of each.
+    /// published since when, the identity, key and sent columns of each, and what the types of those are made of.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -47,6 +55,7 @@ impl Catalog {
     pub async fn load(client: &Client, rules: &RuleSet, publication: &str) -> Result<Self, CatalogError> {
         check_server(client, publication).await?;
         let (mut keys, mut digest) = (HashMap::new(), Sha256::new());
+        let mut type_oids = Vec::new();
         for declaration in rules.tables() {
             let checked = check_table(client, declaration, publication).await?;
             for part in [declaration.table.to_string(), checked.identity] {
@@ -54,9 +63,12 @@ impl Catalog {
                 digest.update([0]);
             }
             keys.insert(declaration.table.clone(), checked.key);
+            type_oids.extend(checked.type_oids);
         }
+        let types = load_types(client, &type_oids).await?;
+        digest.update(types.to_string());
         let fingerprint = digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        Ok(Catalog { keys, fingerprint })
+        Ok(Catalog { keys, types, fingerprint })
     }
 }
 
@@ -103,7 +115,12 @@ SELECT c.relkind::text, c.relreplident::text,
               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
                 AND ($4::text[] IS NULL OR a.attname = ANY ($4)) ORDER BY a.attnum),
        ARRAY(SELECT a.attname::text FROM pg_attribute a
-              WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.atttypid = 'uuid'::regtype)
+              WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.atttypid = 'uuid'::regtype),
+       ARRAY(SELECT a.atttypid FROM pg_attribute a
+              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                AND ($4::text[] IS NULL OR a.attname = ANY ($4)
+                     OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary
+                                                         AND a.attnum = ANY (i.indkey))))
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = $1 AND c.relname = $2";
 
@@ -111,6 +128,8 @@ SELECT c.relkind::text, c.relreplident::text,
 struct CheckedTable {
     key: Vec<String>,
     identity: String,
+    /// The types of the sent columns and of the key.
+    type_oids: Vec<u32>,
 }
 
 async fn check_table(
@@ -175,5 +194,5 @@ async fn check_table(
         return Err(fault(format!("does not keep enough of its old rows; run {fix}")));
     }
     let identity = format!("{oid} {published} {identity} {} {}", key.join(","), sent.join(","));
-    Ok(CheckedTable { key, identity })
+    Ok(CheckedTable { key, identity, type_oids: row.get(10) })
 }

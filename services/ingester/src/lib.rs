@@ -23,7 +23,6 @@ pub mod pipeline;
 pub mod session;
 pub mod tenant;
 
-use posduif_model::rule::RuleSet;
 use posduif_runtime::{admin, config::Config, lifecycle::Lifecycle, metrics::Metrics, readiness::Readiness};
 
 use crate::{metrics::IngesterMetrics, session::Session};
@@ -39,7 +38,7 @@ pub fn start(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<()> {
     );
     let (readiness, metrics) = (Readiness::default(), Metrics::new()?);
     let counted = IngesterMetrics::register(&metrics)?;
-    let rules = RuleSet::new(&config.sync.tables)?;
+    let rules = config.sync.rules()?;
     let listener = admin::listen(config.admin.ingester_bind)?;
     for tenant in &config.tenants {
         let session = Session {

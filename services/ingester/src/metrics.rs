@@ -7,6 +7,7 @@ const COMMITS: &str = "posduif_ingester_commits_total";
 const CHANGES: &str = "posduif_ingester_changes_total";
 const EPOCHS: &str = "posduif_ingester_epochs_opened_total";
 const FAILURES: &str = "posduif_ingester_session_failures_total";
+const ROWS_LEFT_OUT: &str = "posduif_ingester_rows_left_out_total";
 const WATERMARK: &str = "posduif_ingester_watermark_lsn_bytes";
 const CONFIRMED: &str = "posduif_ingester_confirmed_lsn_bytes";
 
@@ -21,6 +22,8 @@ pub struct IngesterMetrics {
     pub epochs: IntCounterVec,
     /// Sessions that ended with an error and were begun again.
     pub failures: IntCounterVec,
+    /// Row versions that nobody sees because they are too large, by table and reason.
+    pub rows_left_out: IntCounterVec,
     /// The end LSN of what readers may see.
     pub watermark: IntGaugeVec,
     /// The LSN confirmed to PostgreSQL.
@@ -49,6 +52,11 @@ impl IngesterMetrics {
                 &["tenant", "reason"],
             )?,
             failures: counter(FAILURES, "Sessions that failed and were begun again.", &["tenant"])?,
+            rows_left_out: counter(
+                ROWS_LEFT_OUT,
+                "Row versions that are too large to be synced: nobody sees them.",
+                &["tenant", "table", "reason"],
+            )?,
             watermark: gauge(WATERMARK, "WAL position up to which readers may see changes.")?,
             confirmed: gauge(CONFIRMED, "WAL position confirmed to PostgreSQL.")?,
         })

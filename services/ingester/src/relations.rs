@@ -102,7 +102,13 @@ fn plan(relation: &Relation, rules: &RuleSet, catalog: &Catalog) -> Result<Plan,
     });
     Ok(Plan::Synced(SyncedTable {
         table: relation.table.clone(),
-        projection: Projection::new(&columns, key, declaration.columns.as_deref())?,
+        projection: Projection::new(
+            &columns,
+            key,
+            declaration.columns.as_deref(),
+            catalog.types(),
+            rules.max_row_bytes(),
+        )?,
         buckets: buckets.collect::<Result<_, _>>()?,
     }))
 }

@@ -1,9 +1,14 @@
 //! pgoutput messages in, entries and commits for the log out; no I/O.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use posduif_changelog::{Batch, CommitRecord, Heartbeat};
-use posduif_model::{Bucket, DeviceId, Lsn, Position, TableName, row::RowError, rule::RuleSet, value::Datum};
+use posduif_model::{
+    Bucket, DeviceId, Lsn, Position, TableName,
+    row::{RowError, TooLarge},
+    rule::RuleSet,
+    value::Datum,
+};
 
 use crate::{
     catalog::Catalog,
@@ -26,13 +31,26 @@ pub enum StreamError {
 }
 
 /// A transaction that is complete in the batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finished {
     pub commit: Lsn,
     pub end: Lsn,
     pub xid: u32,
     pub changes: u64,
     pub heartbeat: Option<Heartbeat>,
+    /// The rows that nobody sees because they are too large.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Rows of one table in one transaction that are too large for the same reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    pub table: TableName,
+    /// A constant word.
+    pub reason: &'static str,
+    pub rows: u64,
+    /// The size of the largest.
+    pub bytes: usize,
 }
 
 /// Follows the stream from transaction to transaction.
@@ -57,6 +75,21 @@ struct Open {
     origin: Option<DeviceId>,
     heartbeat: Option<Heartbeat>,
     buckets: BTreeSet<Bucket>,
+    left_out: BTreeMap<(TableName, &'static str), LeftOut>,
+}
+
+impl Open {
+    fn leave_out(&mut self, table: &TableName, why: TooLarge) {
+        let reason = why.reason();
+        let left_out = self.left_out.entry((table.clone(), reason)).or_insert_with(|| LeftOut {
+            table: table.clone(),
+            reason,
+            rows: 0,
+            bytes: 0,
+        });
+        left_out.rows += 1;
+        left_out.bytes = left_out.bytes.max(why.bytes());
+    }
 }
 
 /// The prefix of the message with which an upload names its device.
@@ -119,8 +152,15 @@ impl Assembler {
         if !known {
             self.first_new.get_or_insert(begin.commit);
         }
-        self.open =
-            Some(Open { begin, known, ordinal: 0, origin: None, heartbeat: None, buckets: BTreeSet::new() });
+        self.open = Some(Open {
+            begin,
+            known,
+            ordinal: 0,
+            origin: None,
+            heartbeat: None,
+            buckets: BTreeSet::new(),
+            left_out: BTreeMap::new(),
+        });
         Ok(())
     }
 
@@ -140,7 +180,10 @@ impl Assembler {
             Plan::Synced(table) if !open.known => {
                 let routed =
                     route(table).map_err(|source| StreamError::Row { table: table.table.clone(), source })?;
-                for (bucket, changes) in routed {
+                if let Some(why) = routed.left_out {
+                    open.leave_out(&table.table, why);
+                }
+                for (bucket, changes) in routed.entries {
                     batch.push(at, &bucket, open.origin.as_ref(), &changes);
                     open.buckets.insert(bucket);
                 }
@@ -200,7 +243,14 @@ impl Assembler {
         });
         self.newest = commit.commit;
         let (xid, changes) = (open.begin.xid, open.ordinal);
-        Ok(Some(Finished { commit: commit.commit, end: commit.end, xid, changes, heartbeat: open.heartbeat }))
+        Ok(Some(Finished {
+            commit: commit.commit,
+            end: commit.end,
+            xid,
+            changes,
+            heartbeat: open.heartbeat,
+            left_out: open.left_out.into_values().collect(),
+        }))
     }
 }
 
