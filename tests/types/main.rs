@@ -143,6 +143,7 @@ fn assert_same(samples: &[Sample], snapshot: &Rows, stream: &Rows) {
 
 /// The rows equal what PostgreSQL says of their values by another way.
 async fn assert_true(sql: &Client, samples: &[Sample], rows: &Rows) {
+    let mut wrong = Vec::new();
     for (index, sample) in samples.iter().enumerate() {
         let name = column(index);
         let query =
@@ -153,15 +154,14 @@ async fn assert_true(sql: &Client, samples: &[Sample], rows: &Rows) {
             let (id, expected) = (row.get(0).unwrap(), row.get(1).unwrap_or("null"));
             let Some(got) = rows.0.get(&format!("{{\"id\":{id}}}")) else { continue };
             let got = got[&name].get();
-            assert!(
-                says_the_same(got, expected),
-                "{} of row {id}: {got} is not {expected}",
-                sample.type_name
-            );
+            if !says_the_same(got, expected) {
+                wrong.push(format!("{} of row {id}: {got} is not {expected}", sample.type_name));
+            }
             compared += 1;
         }
         assert_eq!(compared, rows.0.len(), "{}: too few rows were compared", sample.type_name);
     }
+    assert!(wrong.is_empty(), "{} values are wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 fn says_the_same(got: &str, expected: &str) -> bool {
@@ -182,7 +182,7 @@ fn says_the_same(got: &str, expected: &str) -> bool {
 fn assert_stored(device: &Device, samples: &[Sample], rows: &Rows) {
     let connection = device.connection();
     let mut statement = connection.prepare("SELECT * FROM samples").unwrap();
-    let names: Vec<String> = statement.column_names().iter().map(|name| (*name).to_owned()).collect();
+    let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let mut stored = statement.query([]).unwrap();
     let mut compared = 0;
     while let Some(row) = stored.next().unwrap() {

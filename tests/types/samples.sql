@@ -74,7 +74,7 @@ $$ SELECT ROW(CASE WHEN random() < 0.2 THEN NULL ELSE gen.whole(-922337203685477
 CREATE FUNCTION gen.item() RETURNS item LANGUAGE sql VOLATILE AS
 $$ SELECT ROW(gen.whole(-9223372036854775808, 9223372036854775807), CASE WHEN random() < 0.2 THEN NULL ELSE gen.text() END,
               CASE WHEN random() < 0.2 THEN NULL ELSE ARRAY[gen.text(), NULL, gen.text()] END,
-              ARRAY[[gen.numeric()], ['NaN']], gen.instant(), gen.bytes(), gen.doc(), gen.mood(),
+              ARRAY[[gen.numeric()], ['NaN'::numeric]], gen.instant(), gen.bytes(), gen.doc(), gen.mood(),
               random() < 0.5, gen.pair(), CASE WHEN random() < 0.2 THEN NULL ELSE '[3:4]={1,NULL}' END)::item $$;
 
 -- Another way to the JSON of some types.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use posduif_migrations::Report;
+use posduif_model::rule::RuleSet;
 use posduif_runtime::{
     config::{Config, TenantConfig},
     postgres,

@@ -7,4 +7,6 @@ mod fencing;
 mod log;
 mod restart;
 mod schema;
+mod size;
+mod types;
 mod visibility;
