@@ -22,10 +22,19 @@ pub struct Routed {
     pub left_out: Option<TooLarge>,
 }
 
+/// Where a version of a row is put.
+#[derive(Default)]
+struct Put {
+    /// None where nobody sees the version.
+    change: Option<Change>,
+    buckets: BTreeSet<Bucket>,
+    left_out: Option<TooLarge>,
+}
+
 impl SyncedTable {
     /// A new row goes to all its buckets.
     pub fn insert(&self, new: &[Datum<'_>]) -> Result<Routed, RowError> {
-        let (put, now, left_out) = self.put(new)?;
+        let Put { change: put, buckets: now, left_out } = self.put(new)?;
         let entries = now.into_iter().map(|bucket| (bucket, put.iter().cloned().collect())).collect();
         Ok(Routed { entries, left_out })
     }
@@ -54,7 +63,7 @@ impl SyncedTable {
         if whole && !key_changed && left == self.buckets_of(&new) && self.projection.same(before, &new) {
             return Ok(Routed::default());
         }
-        let (put, now, left_out) = self.put(&new)?;
+        let Put { change: put, buckets: now, left_out } = self.put(&new)?;
         // Whether the old version was itself too large is not asked: to delete what is not there does no harm.
         let gone = match key_changed || left.iter().any(|bucket| !now.contains(bucket)) {
             true => self.gone(before)?,
@@ -79,19 +88,17 @@ impl SyncedTable {
     }
 
     /// The operation for a row as it is now, and the buckets where that is seen: none for a row that is too large.
-    fn put(
-        &self,
-        row: &[Datum<'_>],
-    ) -> Result<(Option<Change>, BTreeSet<Bucket>, Option<TooLarge>), RowError> {
+    fn put(&self, row: &[Datum<'_>]) -> Result<Put, RowError> {
         let buckets = self.buckets_of(row);
         if buckets.is_empty() {
-            return Ok((None, buckets, None));
+            return Ok(Put::default());
         }
         Ok(match self.projection.encode(row)? {
             Ok(EncodedRow { key, row }) => {
-                (Some(Change { op: Op::Put, table: self.table.clone(), key, row }), buckets, None)
+                let change = Change { op: Op::Put, table: self.table.clone(), key, row };
+                Put { change: Some(change), buckets, left_out: None }
             }
-            Err(too_large) => (None, BTreeSet::new(), Some(too_large)),
+            Err(too_large) => Put { left_out: Some(too_large), ..Put::default() },
         })
     }
 

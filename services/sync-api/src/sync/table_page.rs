@@ -1,27 +1,21 @@
 //! A place in a snapshot's tables in, one page of rows out.
 
-use std::collections::BTreeMap;
-
 use deadpool_postgres::Client;
 use posduif_model::{
-    Lsn, TableName,
+    Lsn,
     cursor::{LastRow, Resume},
-    row::EncodedRow,
     rule::{BucketTemplate, RuleSet, TableDeclaration},
 };
 use tokio_postgres::IsolationLevel;
 
 use super::{
     SyncError,
-    body::Body,
+    filling::Filling,
     incoming::{Page, Reader},
 };
 use crate::{
     declaration,
-    store::{
-        StoreError, catalogue,
-        snapshot::{SnapshotRow, SnapshotTable},
-    },
+    store::{StoreError, catalogue, snapshot::SnapshotTable},
 };
 
 /// Where a page begins.
@@ -77,10 +71,10 @@ async fn page(
     catalogue::lock(&transaction, &existing).await?;
     let shapes = catalogue::shapes(&transaction, existing.iter()).await?;
     let types = catalogue::types(&*transaction, &shapes).await?;
-    let mut filling = Filling { body: Body::default(), room: reader.limit, from, left_out: BTreeMap::new() };
+    let mut filling = Filling::new(reader.limit, from);
     let mut at = Resume::Mark { from };
-    for (index, (declaration, bucket)) in parts(rules).enumerate().skip(part) {
-        if filling.room == 0 {
+    'parts: for (index, (declaration, bucket)) in parts(rules).enumerate().skip(part) {
+        if filling.is_full() {
             at = Resume::Table { from, part: index, after: None };
             break;
         }
@@ -103,79 +97,39 @@ async fn page(
         if start.as_ref().is_some_and(|last| last.shape != table.key_shape()) {
             return Err(SyncError::Expired);
         }
-        let mut start = start.map(|last| last.key);
-        let last = loop {
-            let limit = filling.room + 1;
-            let rows = table.page(&transaction, bucket, reader.user, start.as_deref(), limit).await?;
-            match filling.take(&declaration.table, rows) {
-                Taken::All => break None,
-                Taken::UpTo(key) => break Some(LastRow { shape: table.key_shape(), key }),
-                Taken::Nothing(key) => start = Some(key),
+        // Where reading goes on, and the last row that a cursor can name; those behind it are left out, all of them.
+        let (mut place, mut named) = (start.map(|last| last.key), None);
+        loop {
+            let wanted = filling.wanted();
+            let rows = table.page(&transaction, bucket, reader.user, place.as_deref(), wanted).await?;
+            let is_end = rows.len() < wanted;
+            for row in rows {
+                if filling.is_full() && named.is_some() {
+                    let last = named.map(|key| LastRow { shape: table.key_shape(), key });
+                    at = Resume::Table { from, part: index, after: last };
+                    break 'parts;
+                }
+                filling.push(&declaration.table, &row);
+                if row.is_addressable() {
+                    named = Some(row.after.clone());
+                }
+                place = Some(row.after);
             }
-        };
-        if let Some(last) = last {
-            at = Resume::Table { from, part: index, after: Some(last) };
-            break;
+            if is_end {
+                break;
+            }
         }
     }
     transaction.commit().await.map_err(StoreError::from)?;
-    for ((table, reason), rows) in filling.left_out {
+    let (body, left_out) = filling.finish();
+    for ((table, reason), rows) in left_out {
         tracing::warn!(
             tenant = %reader.tenant.id, %table, reason, rows,
             "rows are too large to be synced and were left out of a snapshot; raise sync.max_row_bytes or make them \
              smaller"
         );
     }
-    Ok(Page { body: filling.body, at, lsn: from, has_more: true, snapshot: true })
-}
-
-/// A page that is being filled with rows.
-struct Filling<'a> {
-    body: Body,
-    /// How many rows it may still take; those that are left out count too, so that a page ends.
-    room: usize,
-    from: Lsn,
-    left_out: BTreeMap<(&'a TableName, &'static str), usize>,
-}
-
-/// How far a page has come in the rows that it was given.
-enum Taken {
-    /// There are no more rows.
-    All,
-    /// The page is full; it ends with the row of this key.
-    UpTo(Vec<String>),
-    /// All rows were left out and none can be named by a cursor: the page goes on after this key.
-    Nothing(Vec<String>),
-}
-
-impl<'a> Filling<'a> {
-    /// Takes rows in key order; one more than there is room for says that there are more.
-    fn take(&mut self, table: &'a TableName, mut rows: Vec<SnapshotRow>) -> Taken {
-        let is_full = rows.len() > self.room;
-        rows.truncate(self.room);
-        let end = match is_full {
-            false => rows.len(),
-            // Rows after that one are left out, and come again.
-            true => rows.iter().rposition(SnapshotRow::is_addressable).map_or(0, |last| last + 1),
-        };
-        let after_all = rows.last().map(|row| row.after.clone()).unwrap_or_default();
-        let rest = if end == 0 { rows.len() } else { end };
-        rows.truncate(rest);
-        for row in &rows {
-            match &row.encoded {
-                Ok(EncodedRow { key, row }) => self.body.push_row(table, key, row, self.from),
-                Err(why) => *self.left_out.entry((table, why.reason())).or_default() += 1,
-            }
-        }
-        match (is_full, rows.pop()) {
-            (false, _) => {
-                self.room -= rest;
-                Taken::All
-            }
-            (true, Some(last)) if end > 0 => Taken::UpTo(last.after),
-            (true, _) => Taken::Nothing(after_all),
-        }
-    }
+    Ok(Page { body, at, lsn: from, has_more: true, snapshot: true })
 }
 
 #[cfg(test)]

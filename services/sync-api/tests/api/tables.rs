@@ -132,6 +132,17 @@ async fn a_row_that_is_too_large_is_left_out_of_a_snapshot() {
 }
 
 #[tokio::test]
+async fn a_page_of_large_rows_ends_before_a_device_cannot_hold_it() {
+    let (api, ann) = with_small_tasks(200).await;
+    api.sql.batch_execute("UPDATE tasks SET code = repeat('x', 60000)").await.unwrap();
+    let pages = api.snapshot(&ann, 500).await;
+    let rows: usize = pages.iter().map(|page| page["changes"].as_array().unwrap().len()).sum();
+    assert_eq!(rows, 200);
+    assert!(pages.iter().all(|page| page.to_string().len() < 5 << 20));
+    assert!(pages.len() < 8, "{} pages for 12 MB", pages.len());
+}
+
+#[tokio::test]
 async fn a_key_too_long_for_a_cursor_is_left_out_and_does_not_end_the_snapshot() {
     let (api, ann) = with_small_tasks(5).await;
     let long = "UPDATE tasks SET id = id || repeat('x', 20000) WHERE id <> '3'";

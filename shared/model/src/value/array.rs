@@ -84,8 +84,7 @@ impl<'a> Rest<'a> {
 
     /// An element without quotes: not empty, and without anything that would need them.
     fn bare(&mut self) -> Option<&'a str> {
-        let delimiter = self.delimiter;
-        let end = self.text.find(|c| c == delimiter || matches!(c, '{' | '}' | '"' | '\\'))?;
+        let end = self.text.find([self.delimiter, '{', '}', '"', '\\'])?;
         let (text, rest) = self.text.split_at_checked(end)?;
         self.text = rest;
         (!text.is_empty()).then_some(text)

@@ -120,11 +120,7 @@ impl JsonForm {
     pub(super) fn write_within(&self, levels: usize, text: &str, out: &mut String) {
         let before = out.len();
         let written = match self {
-            JsonForm::Bool => match text {
-                "t" => Some(out.push_str("true")),
-                "f" => Some(out.push_str("false")),
-                _ => None,
-            },
+            JsonForm::Bool => write_bool(text, out),
             JsonForm::Integer => number::write_integer(text, out),
             JsonForm::Float => number::write_float(text, out),
             JsonForm::Json => json::write(text, levels, out),
@@ -141,6 +137,16 @@ impl JsonForm {
             write_string(text, out);
         }
     }
+}
+
+fn write_bool(text: &str, out: &mut String) -> Option<()> {
+    let word = match text {
+        "t" => "true",
+        "f" => "false",
+        _ => return None,
+    };
+    out.push_str(word);
+    Some(())
 }
 
 fn resolve(type_oid: u32, types: &TypeCatalog, levels: usize, parts: &mut usize) -> JsonForm {
