@@ -14,8 +14,8 @@ pub const WEB_USER: &str = "Web";
 pub struct Services {
     pub api_url: String,
     pub scratch: Scratch,
-    pub ingester: Process,
-    pub api: Process,
+    _ingester: Process,
+    _api: Process,
 }
 
 impl Services {
@@ -57,7 +57,7 @@ impl Services {
             .await;
         }
         let api_url = format!("http://127.0.0.1:{api}");
-        Services { api_url, scratch, ingester, api: api_process }
+        Services { api_url, scratch, _ingester: ingester, _api: api_process }
     }
 }
 
