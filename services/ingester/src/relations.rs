@@ -204,7 +204,13 @@ fn plan(relation: &Relation, rules: &RuleSet, catalog: &Catalog) -> Result<Plan,
         .iter()
         .map(|column| Column { name: column.name.clone(), type_oid: column.type_oid, nullable: true })
         .collect();
-    let projection = Projection::new(&columns, &known.key, declaration.columns.as_deref());
+    let projection = Projection::new(
+        &columns,
+        &known.key,
+        declaration.columns.as_deref(),
+        catalog.types(),
+        rules.max_row_bytes(),
+    );
     Ok(Plan::Synced(SyncedTable {
         table: relation.table.clone(),
         projection: projection.map_err(|error| error.to_string())?,

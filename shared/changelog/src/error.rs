@@ -12,6 +12,11 @@ pub enum LogError {
     /// Redis has no memory left; nothing of the refused script was written.
     #[error("Redis is out of memory (maxmemory reached); raise maxmemory or lower the retention: {0}")]
     OutOfMemory(redis::RedisError),
+    /// The user of `redis.url` lacks a right; an operator must grant it.
+    #[error(
+        "Redis does not allow what Posduif needs; grant the user of redis.url the commands of docs/PROTOCOL.md: {0}"
+    )]
+    Forbidden(redis::RedisError),
     /// Redis is unreachable or refused the command; worth a retry.
     #[error("Redis is not available: {0}")]
     Unavailable(String),
@@ -25,6 +30,7 @@ impl From<redis::RedisError> for LogError {
         match error.code() {
             Some("FENCED") => LogError::Fenced,
             Some("DIVERGED") => LogError::Diverged(error.detail().unwrap_or_default().to_owned()),
+            Some("NOPERM") => LogError::Forbidden(error),
             Some("OOM") => LogError::OutOfMemory(error),
             _ => LogError::Unavailable(error.to_string()),
         }

@@ -15,6 +15,8 @@ mod refusals;
 mod restart;
 mod rollback;
 mod schema;
+mod size;
 mod sweep;
 mod trim;
+mod types;
 mod visibility;
