@@ -79,7 +79,7 @@ async fn settings_of_role_and_database_do_not_reach_a_connection() {
         ("bytea_output", "escape", "hex"),
         ("xmlbinary", "hex", "base64"),
         ("xmloption", "document", "content"),
-        ("lc_monetary", "'C.utf8'", "C"),
+        ("lc_monetary", "'POSIX'", "C"),
         ("standard_conforming_strings", "off", "on"),
         ("quote_all_identifiers", "on", "off"),
         ("client_encoding", "LATIN1", "UTF8"),

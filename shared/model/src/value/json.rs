@@ -20,7 +20,7 @@ pub(super) fn write(text: &str, levels: usize, out: &mut String) -> Option<()> {
 ///
 /// That is so for every array or object of more than [`MOST_LEVELS`] levels. So that a reader can tell it from a
 /// document that is a string, a string whose content would itself be wrapped is wrapped, too. A reader who finds a
-/// string whose content is wrapped has found the document: that content.
+/// string whose content is wrapped has found the document: that content. PROTOCOL.md has the rule for other readers.
 pub fn is_wrapped(document: &str) -> bool {
     wraps(document, MOST_LEVELS)
 }
@@ -28,8 +28,8 @@ pub fn is_wrapped(document: &str) -> bool {
 fn wraps(document: &str, levels: usize) -> bool {
     let document = document.trim_matches(SPACE);
     match document.as_bytes().first() {
-        // Each level has two brackets.
-        _ if document.len() / 2 <= levels => false,
+        // Too few bytes for so many brackets.
+        _ if document.len() <= levels => false,
         Some(b'{' | b'[') => is_deeper(document, levels),
         // Each string around another one takes at least two bytes, so this ends.
         Some(b'"') => serde_json::from_str::<Text<'_>>(document).is_ok_and(|text| wraps(&text.0, levels)),
@@ -117,6 +117,8 @@ mod tests {
             &quoted(&quoted(&quoted(&deep))),
             &quoted(&nested(64)),
             &quoted(&"[".repeat(65)),
+            &quoted(&quoted(&"[".repeat(65))),
+            &quoted(&format!(" {deep}\n")),
             &wide,
         ] {
             assert_eq!(kept(&sent(document)), document);
