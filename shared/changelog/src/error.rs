@@ -12,6 +12,11 @@ pub enum LogError {
     /// Redis has no memory left; nothing of the refused script was written.
     #[error("Redis is out of memory (maxmemory reached); raise maxmemory or lower the retention: {0}")]
     OutOfMemory(redis::RedisError),
+    /// Redis may drop any stream of the log when memory is short, and nobody would notice.
+    #[error(
+        "Redis evicts keys when its memory is full ({0}), which would tear holes into the log; set maxmemory-policy noeviction"
+    )]
+    Evicting(String),
     /// The user of `redis.url` lacks a right; an operator must grant it.
     #[error(
         "Redis does not allow what Posduif needs; grant the user of redis.url the commands of docs/PROTOCOL.md: {0}"

@@ -16,6 +16,7 @@ mod restart;
 mod rollback;
 mod schema;
 mod size;
+mod slots;
 mod sweep;
 mod trim;
 mod types;
