@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod fixture;
+mod fuzz;
 
 mod alter;
+mod decoder;
 mod fencing;
 mod log;
 mod partitions;
