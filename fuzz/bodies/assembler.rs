@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use arbitrary::Arbitrary;
+use arbitrary::{Arbitrary, Unstructured};
 use posduif_changelog::{Batch, Keys};
 use posduif_ingester::{
     catalog::{Catalog, KnownColumn, KnownTable},
@@ -64,6 +64,24 @@ pub enum Old {
     Full(Row),
 }
 
+/// A story that a server might tell, or one that none would.
+#[derive(Clone, Debug)]
+pub struct Tale {
+    wild: bool,
+    steps: Vec<Step>,
+}
+
+/// As long as there are bytes: the derived list would toss a coin after every step.
+impl<'a> Arbitrary<'a> for Tale {
+    fn arbitrary(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        let mut tale = Tale { wild: bytes.ratio(1, 4)?, steps: Vec::new() };
+        while !bytes.is_empty() {
+            tale.steps.push(Step::arbitrary(bytes)?);
+        }
+        Ok(tale)
+    }
+}
+
 /// More or fewer values than the table has columns.
 #[derive(Arbitrary, Clone, Debug)]
 pub struct Row(Vec<Value>);
@@ -95,18 +113,23 @@ const RULES: &str = r#"[
 ]"#;
 
 /// Follows the story to its end or to the first error, which ends a session; says how many transactions it finished.
-pub fn run(steps: &[Step]) -> usize {
+pub fn run(tale: &Tale) -> usize {
     let rules = RuleSet::new(&serde_json::from_str::<Vec<_>>(RULES).expect("rules")).expect("rules");
     let mut batch = Batch::new(Keys::new(&"tenant".parse().expect("an id")), Epoch::from_random(1));
-    let mut story =
-        Story { assembler: Assembler::new(rules, catalog(), Lsn::new(100)), clock: 100, open: None };
+    let mut story = Story {
+        assembler: Assembler::new(rules, catalog(), Lsn::new(100)),
+        clock: 100,
+        open: None,
+        described: BTreeSet::new(),
+    };
     let (mut blind, mut transactions) = (false, 0);
-    for step in steps {
+    for step in &tale.steps {
         let (bytes, commands) = (batch.bytes(), batch.commands());
         if matches!(step, Step::Blind) {
-            blind = true;
+            blind |= tale.wild;
             continue;
         }
+        let step = &if tale.wild { step.clone() } else { story.tamed(step) };
         let Some(message) = story.message(step) else { continue };
         let due = story.assembler.must_look(&message).is_some();
         if due && !blind {
@@ -134,9 +157,46 @@ struct Story {
     assembler: Assembler,
     clock: u64,
     open: Option<u64>,
+    /// The oids of the tables that were described.
+    described: BTreeSet<u32>,
 }
 
 impl Story {
+    /// The step as a server could have sent it, or one that does nothing.
+    fn tamed(&mut self, step: &Step) -> Step {
+        let open = self.open.is_some();
+        let told = |table: &u8| self.described.contains(&oid(*table));
+        match step {
+            Step::Begin(_) if open => Step::Commit,
+            Step::StrayCommit(_) | Step::Raw(_) => Step::Blind,
+            Step::Relation { table, .. } if open => {
+                let (oid, ..) = TABLES[usize::from(*table) % TABLES.len()];
+                self.described.insert(oid);
+                Step::Relation { table: *table, identity: 7, shape: 7 }
+            }
+            Step::Insert { table, new } if open && told(table) => {
+                Step::Insert { table: *table, new: new.whole(false) }
+            }
+            Step::Update { table, old, new } if open && told(table) => {
+                let old = match old {
+                    Old::None if oid(*table) == 3 => Old::None,
+                    Old::Key(row) | Old::Full(row) if oid(*table) == 3 => Old::Key(row.whole(false)),
+                    Old::Key(row) | Old::Full(row) => Old::Full(row.whole(false)),
+                    Old::None => Old::Full(new.whole(false)),
+                };
+                Step::Update { table: *table, old, new: new.whole(oid(*table) != 3) }
+            }
+            Step::Delete { table, old, .. } if open && told(table) => {
+                Step::Delete { table: *table, whole: oid(*table) != 3, old: old.whole(false) }
+            }
+            Step::Truncate(tables) if open => Step::Truncate(tables.iter().copied().filter(told).collect()),
+            Step::Device(_) if !open => Step::Blind,
+            Step::Insert { .. } | Step::Update { .. } | Step::Delete { .. } => Step::Blind,
+            Step::Relation { .. } | Step::Truncate(_) => Step::Blind,
+            step => step.clone(),
+        }
+    }
+
     fn message(&mut self, step: &Step) -> Option<Vec<u8>> {
         let message = match step {
             Step::Blind => return None,
@@ -201,6 +261,18 @@ fn oid(table: u8) -> u32 {
 }
 
 impl Row {
+    /// As many values as the tables have columns, untouched ones only where an old row may have them.
+    fn whole(&self, untouched: bool) -> Row {
+        let value = |place: usize| match (place, self.0.get(place)) {
+            (0, Some(Value::User(user))) => Value::User(*user),
+            (0, _) | (_, None) => Value::User(0),
+            (1, Some(Value::Text(_) | Value::Unchanged)) => Value::Null,
+            (_, Some(Value::Unchanged)) if !untouched => Value::Null,
+            (_, Some(value)) => value.clone(),
+        };
+        Row((0..COLUMNS.len()).map(value).collect())
+    }
+
     fn tuple(&self) -> Tuple<'_> {
         const USERS: [&str; 2] =
             ["00000000-0000-0000-0000-00000000000a", "00000000-0000-0000-0000-00000000000b"];

@@ -6,6 +6,6 @@ mod assembler;
 #[path = "../bodies/encode.rs"]
 mod encode;
 
-libfuzzer_sys::fuzz_target!(|steps: Vec<assembler::Step>| {
-    assembler::run(&steps);
+libfuzzer_sys::fuzz_target!(|tale: assembler::Tale| {
+    assembler::run(&tale);
 });
