@@ -12,4 +12,5 @@ mod partitions;
 mod refusals;
 mod restart;
 mod schema;
+mod transactions;
 mod visibility;
