@@ -82,19 +82,18 @@ impl Relations {
         let declared = rules.find(&relation.table).is_some() || catalog.name_of(relation.oid).is_some();
         if declared {
             // A root's rows come right after it and the partition that holds them have been described.
-            self.root = Some(relation.oid);
+            let known = catalog.name_of(relation.oid).and_then(|table| catalog.table(table));
+            self.root = known.and_then(|known| known.partitions.as_ref()).map(|_| relation.oid);
             self.doubts.push(Doubt { relation, root: None });
             return;
         }
-        match self.root.take() {
-            Some(root) if !is_heartbeat(&relation) && !catalog.publishes(relation.oid) => {
-                if !stored {
-                    self.doubts.push(Doubt { relation, root: Some(root) });
-                }
-            }
-            _ => {
-                self.plans.insert(relation.oid, undeclared(&relation));
-            }
+        self.plans.insert(relation.oid, undeclared(&relation));
+        if let Some(root) = self.root.take()
+            && !stored
+            && !is_heartbeat(&relation)
+            && !catalog.publishes(relation.oid)
+        {
+            self.doubts.push(Doubt { relation, root: Some(root) });
         }
     }
 
@@ -329,7 +328,8 @@ mod tests {
         assert_eq!(after(&mended, 2), Ok(()));
         assert!(after(&[root.clone(), weak, root.clone()], 2).is_err());
         // What does not follow its root is no partition of it.
-        assert_eq!(after(&[gone, root], 2), Ok(()));
+        assert_eq!(after(&[gone.clone(), root], 2), Ok(()));
+        assert_eq!(after(&[relation(1, "tasks"), gone], 1), Ok(()));
     }
 
     #[test]
