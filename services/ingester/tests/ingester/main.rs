@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod fixture;
+mod fuzz;
 mod scripts;
 
 mod alter;
 mod cap;
 mod compact;
+mod decoder;
 mod fencing;
 mod log;
 mod outage;
@@ -18,6 +20,7 @@ mod schema;
 mod size;
 mod slots;
 mod sweep;
+mod transactions;
 mod trim;
 mod types;
 mod visibility;

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use posduif_model::Bucket;
 use posduif_runtime::config::Config;
 use posduif_sync_api::{app::App, clock::Clock};
 use posduif_testkit::eventually_true;
 use serde_json::{Value, json};
 
-use crate::fixture::{Api, By, Phone, SECRET, is, ok, refused};
+use crate::fixture::{Api, By, Phone, SECRET, delete, is, ok, put, refused};
 
 const TASKS: &str = "sync:
   tables:
@@ -225,6 +226,40 @@ async fn declarations_that_no_device_can_use_stop_the_start() {
         let error = started.err().expect(tables).to_string();
         assert!(error.contains(place), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_partitioned_table_is_one_table_in_snapshot_and_stream() {
+    let (api, ann) = with_tasks(0).await;
+    // The second partition has its columns in another order, the third is itself partitioned.
+    let partitioned = "
+        DROP TABLE tasks;
+        CREATE TABLE tasks (id int PRIMARY KEY, owner_id uuid, code char(4), hidden text) PARTITION BY RANGE (id);
+        CREATE TABLE tasks_low PARTITION OF tasks FOR VALUES FROM (0) TO (10);
+        CREATE TABLE tasks_mid (hidden text, code char(4), id int NOT NULL, owner_id uuid);
+        ALTER TABLE tasks ATTACH PARTITION tasks_mid FOR VALUES FROM (10) TO (20);
+        CREATE TABLE tasks_high PARTITION OF tasks FOR VALUES FROM (20) TO (99) PARTITION BY RANGE (id);
+        CREATE TABLE tasks_high_x PARTITION OF tasks_high DEFAULT";
+    api.sql.batch_execute(partitioned).await.unwrap();
+    let sql = "INSERT INTO tasks SELECT n, $1, n::text, 'h' FROM generate_series(1, 30) n";
+    api.sql.execute(sql, &[&ann.user.uuid()]).await.unwrap();
+    let pages = api.snapshot(&ann, 7).await;
+    let changes: Vec<&Value> = pages.iter().flat_map(|page| page["changes"].as_array().unwrap()).collect();
+    let ids: Vec<i64> = changes.iter().map(|change| change["row"]["id"].as_i64().unwrap()).collect();
+    assert_eq!(ids, (1..=30).collect::<Vec<_>>());
+    for change in &changes {
+        let id = change["row"]["id"].as_i64().unwrap();
+        assert_eq!(change["row"], json!({"id": id, "code": format!("{id:<4}")}));
+    }
+    let cursor = pages.last().unwrap()["cursor"].as_str().unwrap();
+    // A row moves from one partition to another: the log has it as a delete and a put of two messages.
+    let row = put("tasks", json!({"id": 25}), json!({"id": 25, "code": "x   "}));
+    let bucket = [Bucket::User(ann.user)];
+    api.commit(None, &bucket, &[delete("tasks", json!({"id": 5})), row]).await;
+    let page = ok(api.incoming(&ann, cursor, 500)).await;
+    let ops: Vec<_> =
+        page["changes"].as_array().unwrap().iter().map(|c| (&c["op"], &c["key"]["id"])).collect();
+    assert_eq!(ops, [(&json!("delete"), &json!(5)), (&json!("upsert"), &json!(25))]);
 }
 
 #[tokio::test]
