@@ -6,7 +6,7 @@ use posduif_testkit::Servers;
 
 use crate::{
     campaign::Campaign,
-    run::Run,
+    run::{Run, from_environment},
     tenant::{Settings, insert_lsn},
 };
 
@@ -31,7 +31,9 @@ async fn a_fast_shutdown_of_postgresql_does_not_wait_for_the_ingester_and_the_lo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_of_postgresql_under_load_costs_no_epoch() {
-    ends("a_crash_of_postgresql", Servers::durable().await, &[End::Immediate, End::Killed]).await;
+    let crashes: usize = from_environment("POSDUIF_FAULT_CRASHES", 2);
+    let kinds: Vec<End> = [End::Immediate, End::Killed].into_iter().cycle().take(crashes).collect();
+    ends("a_crash_of_postgresql", Servers::durable().await, &kinds).await;
 }
 
 async fn ends(test: &'static str, mut servers: Servers, ends: &[End]) {
