@@ -13,6 +13,10 @@ pub enum MigrationError {
     Schema(#[from] refinery::Error),
     #[error("PostgreSQL refused: {}", describe(.0))]
     Postgres(#[from] tokio_postgres::Error),
+    #[error(
+        "publication {0} is FOR ALL TABLES, secrets and all; drop it, or name another one in sync.wal.publication"
+    )]
+    AllTables(String),
     #[error("{0:?} is not a usable publication name")]
     PublicationName(String),
 }

@@ -6,6 +6,7 @@ mod publication;
 mod replica_identity;
 mod schema;
 
+use posduif_catalogue::{Cure, Facts, Problem, judge};
 use posduif_model::rule::RuleSet;
 use tokio_postgres::Client;
 
@@ -19,7 +20,7 @@ const LOCK: i64 = 0x0070_6f73_6475_6966;
 pub struct Report {
     /// Names of the migrations that ran now.
     pub applied: Vec<String>,
-    /// Sentences about things that sync cannot do as declared.
+    /// Sentences about things that sync cannot do as declared, as the ingester would refuse them.
     pub warnings: Vec<String>,
 }
 
@@ -51,11 +52,17 @@ async fn migrate_locked(
     service_role: Option<&str>,
 ) -> Result<Report, MigrationError> {
     let applied = schema::apply(client).await?;
-    let mut report = Report { applied, warnings: vec![] };
-    let tables = replica_identity::prepare(client, rules, &mut report.warnings).await?;
+    let tables = replica_identity::prepare(client, rules, publication).await?;
     publication::ensure(client, publication, &tables).await?;
     if let Some(role) = service_role {
         grants::ensure(client, role, &tables).await?;
     }
-    Ok(report)
+    let facts = Facts::load(client, rules, publication, service_role).await?;
+    let problems = judge(&facts, rules, publication);
+    // That it is left out follows from what forbids it.
+    let is_cause = |problem: &&Problem| {
+        problem.cure != Cure::Migrate || !problem.table.as_ref().is_some_and(|table| problems.forbid(table))
+    };
+    let warnings = problems.iter().filter(is_cause).map(ToString::to_string).collect();
+    Ok(Report { applied, warnings })
 }

@@ -24,10 +24,13 @@ pub(crate) async fn ensure(
     let list = sql_list(tables);
     let transaction = client.transaction().await?;
     let exists = transaction
-        .query_opt("SELECT FROM pg_publication WHERE pubname = $1", &[&publication])
+        .query_opt("SELECT puballtables FROM pg_publication WHERE pubname = $1", &[&publication])
         .await?
-        .is_some();
-    if !exists {
+        .map(|row| row.get::<_, bool>(0));
+    if exists == Some(true) {
+        return Err(MigrationError::AllTables(publication.to_owned()));
+    }
+    if exists.is_none() {
         transaction
             .batch_execute(&format!("CREATE PUBLICATION {name} FOR TABLE {list} WITH ({OPTIONS})"))
             .await?;
@@ -50,7 +53,6 @@ async fn matches(
     let options: bool = transaction
         .query_one(
             "SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate AND pubviaroot AND pubgencols = 's'
-                    AND NOT puballtables
                     AND NOT EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid
                                      AND (r.prattrs IS NOT NULL OR r.prqual IS NOT NULL))
                     AND NOT EXISTS (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid)

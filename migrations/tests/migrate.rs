@@ -28,11 +28,14 @@ async fn published(client: &Client) -> Vec<String> {
     client.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
+/// The files in `sql`.
+const MIGRATIONS: usize = 4;
+
 #[tokio::test]
 async fn a_migration_can_be_repeated_and_changes_nothing_more() {
     let (_database, mut client) = fresh().await;
     let first = migrate(&mut client, &rules(None), "posduif", None).await.unwrap();
-    assert_eq!(first.applied.len(), 2);
+    assert_eq!(first.applied.len(), MIGRATIONS);
     let before: String =
         client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await.unwrap().get(0);
     let publication = "SELECT xmin::text FROM pg_publication";
@@ -56,7 +59,7 @@ async fn migrations_at_the_same_time_take_turns() {
     }
     let runs = clients.iter_mut().map(async |client| migrate(client, &rules(None), "posduif", None).await);
     let reports = futures::future::try_join_all(runs).await.unwrap();
-    assert_eq!(reports.iter().map(|report| report.applied.len()).sum::<usize>(), 2);
+    assert_eq!(reports.iter().map(|report| report.applied.len()).sum::<usize>(), MIGRATIONS);
 }
 
 #[tokio::test]
@@ -81,20 +84,91 @@ async fn a_declared_table_joins_when_it_exists_and_leaves_when_it_is_no_longer_d
 #[tokio::test]
 async fn tables_whose_own_updates_would_break_are_left_out_with_a_reason() {
     for (sql, reason) in [
-        ("CREATE TABLE public.tasks (id int, title text)", "no primary key"),
+        (
+            "CREATE TABLE public.tasks (id int, title text)",
+            "run ALTER TABLE \"public\".\"tasks\" ADD PRIMARY KEY",
+        ),
         (
             "CREATE TABLE public.tasks (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (id * 2) VIRTUAL)",
             "STORED",
         ),
-        ("CREATE VIEW public.tasks AS SELECT 1 AS id", "is not a table"),
-        ("CREATE TABLE public.tasks (id int PRIMARY KEY) PARTITION BY RANGE (id)", "partitioned"),
+        ("CREATE VIEW public.tasks AS SELECT 1 AS id", "is a view"),
+        ("CREATE MATERIALIZED VIEW public.tasks AS SELECT 1 AS id", "is a materialised view"),
+        ("CREATE UNLOGGED TABLE public.tasks (id int PRIMARY KEY)", "SET LOGGED"),
+        (
+            "CREATE TABLE public.all_tasks (id int PRIMARY KEY) PARTITION BY RANGE (id);
+             CREATE TABLE public.tasks PARTITION OF public.all_tasks DEFAULT",
+            "is a partition of all_tasks",
+        ),
     ] {
         let (_database, mut client) = fresh().await;
         client.batch_execute(sql).await.unwrap();
         let report = migrate(&mut client, &rules(Some("tasks")), "posduif", None).await.unwrap();
-        assert!(report.warnings[0].contains(reason), "{sql}: {:?}", report.warnings);
+        assert_eq!(report.warnings.len(), 1, "{sql}: {:?}", report.warnings);
+        let warning = &report.warnings[0];
+        assert!(
+            warning.starts_with("sync.tables[0]: public.tasks ") && warning.contains(reason),
+            "{sql}: {warning}"
+        );
         assert!(!published(&client).await.contains(&"public.tasks".to_owned()));
     }
+}
+
+/// The tables of this schema whose old rows are kept whole.
+async fn whole(client: &Client) -> Vec<String> {
+    let sql = "SELECT relname::text FROM pg_class
+                WHERE relreplident = 'f' AND relnamespace = 'public'::regnamespace AND relname LIKE 'tasks%'
+                ORDER BY 1";
+    client.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn partitions_keep_their_old_rows_like_their_root_and_later_ones_when_it_is_repeated() {
+    let (_database, mut client) = fresh().await;
+    let sql = "CREATE TABLE tasks (id int PRIMARY KEY) PARTITION BY RANGE (id);
+               CREATE TABLE tasks_low PARTITION OF tasks FOR VALUES FROM (0) TO (10);
+               CREATE TABLE tasks_high PARTITION OF tasks FOR VALUES FROM (10) TO (99) PARTITION BY RANGE (id);
+               CREATE TABLE tasks_high_1 PARTITION OF tasks_high DEFAULT";
+    client.batch_execute(sql).await.unwrap();
+    let tasks = rules(Some("tasks"));
+    assert_eq!(migrate(&mut client, &tasks, "posduif", None).await.unwrap().warnings, [""; 0]);
+    assert_eq!(whole(&client).await, ["tasks", "tasks_high", "tasks_high_1", "tasks_low"]);
+    assert!(published(&client).await.contains(&"public.tasks".to_owned()), "not as its root");
+    client.batch_execute("CREATE TABLE tasks_rest PARTITION OF tasks DEFAULT").await.unwrap();
+    assert!(!whole(&client).await.contains(&"tasks_rest".to_owned()));
+    assert_eq!(migrate(&mut client, &tasks, "posduif", None).await.unwrap(), Report::default());
+    assert!(whole(&client).await.contains(&"tasks_rest".to_owned()));
+}
+
+#[tokio::test]
+async fn an_index_that_was_chosen_as_identity_stays_and_is_told_where_it_is_not_enough() {
+    let (_database, mut client) = fresh().await;
+    let sql = "CREATE TABLE tasks (id int PRIMARY KEY, title text);
+               ALTER TABLE tasks REPLICA IDENTITY USING INDEX tasks_pkey";
+    client.batch_execute(sql).await.unwrap();
+    let warnings = migrate(&mut client, &rules(Some("tasks")), "posduif", None).await.unwrap().warnings;
+    let expected = "sync.tables[0]: public.tasks does not keep enough of its old rows; run ALTER TABLE \
+                    \"public\".\"tasks\" REPLICA IDENTITY FULL";
+    assert_eq!(warnings, [expected]);
+    assert_eq!(whole(&client).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_publication_for_all_tables_is_refused_and_a_narrow_one_is_widened() {
+    let (database, mut client) = fresh().await;
+    let admin = database.connect_admin().await;
+    admin.batch_execute("CREATE PUBLICATION everything FOR ALL TABLES").await.unwrap();
+    let refused = migrate(&mut client, &rules(None), "everything", None).await.unwrap_err().to_string();
+    assert!(refused.contains("everything is FOR ALL TABLES"), "{refused}");
+    let narrow = "CREATE TABLE tasks (id int PRIMARY KEY, title text);
+                  CREATE PUBLICATION narrow FOR TABLE tasks (id) WHERE (id > 0) WITH (publish = 'insert')";
+    client.batch_execute(narrow).await.unwrap();
+    let tasks = rules(Some("tasks"));
+    assert_eq!(migrate(&mut client, &tasks, "narrow", None).await.unwrap().warnings, [""; 0]);
+    let wide = "SELECT pubupdate AND pubviaroot AND NOT EXISTS (
+                    SELECT FROM pg_publication_rel WHERE prattrs IS NOT NULL OR prqual IS NOT NULL)
+                  FROM pg_publication WHERE pubname = 'narrow'";
+    assert!(client.query_one(wide, &[]).await.unwrap().get::<_, bool>(0));
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! The rules and the tenant's catalogue in, what is needed to route the declared tables out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
+use posduif_catalogue::{Facts, Problems, PublicationFacts, TableFacts, judge};
 use posduif_model::{
     TableName,
     rule::{BucketTemplate, RuleSet, TableDeclaration},
@@ -9,171 +10,161 @@ use posduif_model::{
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
-/// A declaration that the tenant's database cannot serve; an operator must act.
+use crate::storage::Storage;
+
+/// A set-up that the tenant's database cannot serve; an operator must act.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
     #[error(transparent)]
     Postgres(#[from] tokio_postgres::Error),
-    #[error("PostgreSQL 18 or newer is needed, this server is {0}")]
-    ServerTooOld(String),
-    #[error("wal_level is {0}; set wal_level = logical in postgresql.conf and restart PostgreSQL")]
-    WalLevel(String),
-    #[error("publication {0} does not exist; run posduif migrate")]
-    NoPublication(String),
-    #[error("sync.tables: {table} {problem}")]
-    Table { table: TableName, problem: String },
+    /// Everything that is wrong, each with what to run.
+    #[error("{0}")]
+    Unusable(Problems),
 }
 
 /// What is known of the declared tables.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Catalog {
-    keys: HashMap<TableName, Vec<String>>,
+    tables: HashMap<TableName, KnownTable>,
+    published: BTreeSet<u32>,
     fingerprint: String,
+    storage: Storage,
+}
+
+/// A declared table as the catalogue has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownTable {
+    pub oid: u32,
+    /// The columns of its primary key, in key order.
+    pub key: Vec<String>,
+    /// The columns that a stream of its rows must have: those that are sent, of the key and of the buckets.
+    pub columns: Vec<KnownColumn>,
+    /// Whether all columns are sent, so that the stream must have no other.
+    pub whole: bool,
+    /// Oids of everything below it, if it is partitioned.
+    pub partitions: Option<BTreeSet<u32>>,
+}
+
+/// A column as a Relation message shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownColumn {
+    pub name: String,
+    pub type_oid: u32,
+    pub modifier: i32,
 }
 
 impl Catalog {
-    /// The primary key of a declared table.
-    pub fn key(&self, table: &TableName) -> Option<&[String]> {
-        self.keys.get(table).map(Vec::as_slice)
+    /// A catalogue of these tables, for the stream without a database.
+    pub fn new(tables: HashMap<TableName, KnownTable>) -> Self {
+        let published = tables.values().map(|table| table.oid).collect();
+        Catalog { tables, published, ..Catalog::default() }
+    }
+
+    pub fn table(&self, table: &TableName) -> Option<&KnownTable> {
+        self.tables.get(table)
+    }
+
+    /// The declared table with this oid, whatever it is called meanwhile.
+    pub fn name_of(&self, oid: u32) -> Option<&TableName> {
+        self.tables.iter().find_map(|(name, table)| (table.oid == oid).then_some(name))
+    }
+
+    /// Whether the publication names the table itself, declared or not.
+    pub fn publishes(&self, oid: u32) -> bool {
+        self.published.contains(&oid)
     }
 
     /// A hash of everything that can change what devices hold without a message in the WAL: which tables are
-    /// published since when, and the identity, key and sent columns of each.
+    /// published since when, and the identity, key and sent columns of each. Numbers and oids are in it, so that what
+    /// was altered and altered back is still another.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
     /// Checks the server, the publication and every declared table.
     pub async fn load(client: &Client, rules: &RuleSet, publication: &str) -> Result<Self, CatalogError> {
-        check_server(client, publication).await?;
-        let (mut keys, mut digest) = (HashMap::new(), Sha256::new());
-        for declaration in rules.tables() {
-            let checked = check_table(client, declaration, publication).await?;
-            for part in [declaration.table.to_string(), checked.identity] {
+        let facts = Facts::load(client, rules, publication, None).await?;
+        let problems = judge(&facts, rules, publication);
+        if !problems.is_empty() {
+            return Err(CatalogError::Unusable(problems));
+        }
+        Ok(Self::of(&facts, rules))
+    }
+
+    fn of(facts: &Facts, rules: &RuleSet) -> Self {
+        let mut catalog = Catalog { published: facts.published.iter().copied().collect(), ..Self::default() };
+        let mut digest = Sha256::new();
+        for (declaration, table) in rules.tables().iter().zip(&facts.tables) {
+            let Some(table) = table else { continue };
+            for part in exact(declaration, table, facts.publication.as_ref()) {
                 digest.update(part);
                 digest.update([0]);
             }
-            keys.insert(declaration.table.clone(), checked.key);
+            catalog.storage.add(table, |column| is_relevant(declaration, table, column));
+            catalog.tables.insert(declaration.table.clone(), known(declaration, table));
         }
-        let fingerprint = digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        Ok(Catalog { keys, fingerprint })
+        catalog.fingerprint = digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        catalog
     }
 }
 
-async fn check_server(client: &Client, publication: &str) -> Result<(), CatalogError> {
-    let row = client
-        .query_one(
-            "SELECT current_setting('server_version_num')::int, current_setting('server_version'),
-                    current_setting('wal_level'), EXISTS (SELECT FROM pg_publication WHERE pubname = $1)",
-            &[&publication],
-        )
-        .await?;
-    if row.get::<_, i32>(0) < 180_000 {
-        return Err(CatalogError::ServerTooOld(row.get(1)));
-    }
-    match row.get::<_, String>(2) {
-        level if level == "logical" => {}
-        level => return Err(CatalogError::WalLevel(level)),
-    }
-    if !row.get::<_, bool>(3) {
-        return Err(CatalogError::NoPublication(publication.to_owned()));
-    }
-    Ok(())
+/// Whether readers see a column or rows are routed by it.
+fn is_relevant(declaration: &TableDeclaration, table: &TableFacts, column: &str) -> bool {
+    let listed = declaration.columns.as_ref().is_none_or(|listed| listed.iter().any(|name| name == column));
+    let in_key = table.key.as_ref().is_some_and(|key| key.columns.iter().any(|name| name == column));
+    let routes =
+        |bucket: &BucketTemplate| matches!(bucket, BucketTemplate::User { column: c } if c == column);
+    listed || in_key || declaration.buckets.iter().any(routes)
 }
 
-/// One declared table: its state, and names of its columns, key, index and out-of-line columns.
-const TABLE: &str = "
-SELECT c.relkind::text, c.relreplident::text,
-       (SELECT p.oid || ' ' || r.oid FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
-         WHERE p.pubname = $3 AND r.prrelid = c.oid),
-       ARRAY(SELECT a.attname::text FROM pg_attribute a
-              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
-       ARRAY(SELECT a.attname::text
-               FROM pg_index i CROSS JOIN unnest(i.indkey) WITH ORDINALITY k (attnum, place)
-               JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-              WHERE i.indrelid = c.oid AND i.indisprimary AND k.place <= i.indnkeyatts ORDER BY k.place),
-       ARRAY(SELECT a.attname::text
-               FROM pg_index i CROSS JOIN unnest(i.indkey) k (attnum)
-               JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-              WHERE i.indrelid = c.oid AND i.indisreplident),
-       ARRAY(SELECT a.attname::text FROM pg_attribute a
-              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attstorage <> 'p'),
-       c.oid::text,
-       ARRAY(SELECT a.attname || ' ' || a.atttypid || ' ' || a.atttypmod FROM pg_attribute a
-              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-                AND ($4::text[] IS NULL OR a.attname = ANY ($4)) ORDER BY a.attnum),
-       ARRAY(SELECT a.attname::text FROM pg_attribute a
-              WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.atttypid = 'uuid'::regtype)
-  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE n.nspname = $1 AND c.relname = $2";
-
-/// A table that can be synced.
-struct CheckedTable {
-    key: Vec<String>,
-    identity: String,
+fn known(declaration: &TableDeclaration, table: &TableFacts) -> KnownTable {
+    let relevant = table.columns.iter().filter(|column| column.generated != "v");
+    let relevant = relevant.filter(|column| is_relevant(declaration, table, &column.name));
+    KnownTable {
+        oid: table.oid,
+        key: table.key.as_ref().map(|key| key.columns.clone()).unwrap_or_default(),
+        columns: relevant
+            .map(|column| KnownColumn {
+                name: column.name.clone(),
+                type_oid: column.type_oid,
+                modifier: column.modifier,
+            })
+            .collect(),
+        whole: declaration.columns.is_none(),
+        partitions: table
+            .is_partitioned()
+            .then(|| table.partitions.iter().map(|partition| partition.oid).collect()),
+    }
 }
 
-async fn check_table(
-    client: &Client,
+/// What must not change while an epoch lasts.
+fn exact(
     declaration: &TableDeclaration,
-    publication: &str,
-) -> Result<CheckedTable, CatalogError> {
-    let table = &declaration.table;
-    let fault = |problem: String| CatalogError::Table { table: table.clone(), problem };
-    let row = client
-        .query_opt(TABLE, &[&table.schema(), &table.name(), &publication, &declaration.columns])
-        .await?
-        .ok_or_else(|| fault("does not exist; create it and run posduif migrate".to_owned()))?;
-    let (kind, identity): (String, String) = (row.get(0), row.get(1));
-    let (columns, key, index): (Vec<String>, Vec<String>, Vec<String>) = (row.get(3), row.get(4), row.get(5));
-    let (out_of_line, oid, sent): (Vec<String>, String, Vec<String>) = (row.get(6), row.get(7), row.get(8));
-    match kind.as_str() {
-        "r" => {}
-        "p" => {
-            return Err(fault(
-                "is partitioned, which cannot be synced yet; take it out of sync.tables".to_owned(),
-            ));
-        }
-        _ => return Err(fault("is not a table".to_owned())),
-    }
-    let Some(published) = row.get::<_, Option<String>>(2) else {
-        return Err(fault(format!("is not in publication {publication}; run posduif migrate")));
+    table: &TableFacts,
+    publication: Option<&PublicationFacts>,
+) -> Vec<String> {
+    let index = |index: &Option<posduif_catalogue::IndexFacts>| {
+        index
+            .as_ref()
+            .map_or_else(String::new, |index| format!("{} {}", index.oid, index.columns.join("\u{1}")))
     };
-    if key.is_empty() {
-        return Err(fault(format!(
-            "has no primary key; run ALTER TABLE {} ADD PRIMARY KEY (…)",
-            table.to_sql()
-        )));
-    }
-    let routed = declaration.buckets.iter().filter_map(|bucket| match bucket {
-        BucketTemplate::Shared => None,
-        BucketTemplate::User { column } => Some(column),
-    });
-    let listed = declaration.columns.as_deref().unwrap_or(&columns);
-    for column in listed.iter().chain(routed.clone()) {
-        if !columns.contains(column) {
-            return Err(fault(format!("has no column {column}")));
-        }
-    }
-    let uuids: Vec<String> = row.get(9);
-    if let Some(column) = routed.clone().find(|column| !uuids.contains(column)) {
-        return Err(fault(format!("names its user in column {column}, which must be of type uuid")));
-    }
-    let covered = |column: &String| index.contains(column);
-    let keeps_old_rows = match identity.as_str() {
-        "f" => true,
-        // An update that leaves a large value alone sends it only with the old row.
-        "i" => {
-            key.iter().all(covered)
-                && routed.clone().all(covered)
-                && !listed.iter().any(|column| out_of_line.contains(column))
-        }
-        _ => false,
-    };
-    if !keeps_old_rows {
-        let fix = format!("ALTER TABLE {} REPLICA IDENTITY FULL", table.to_sql());
-        return Err(fault(format!("does not keep enough of its old rows; run {fix}")));
-    }
-    let identity = format!("{oid} {published} {identity} {} {}", key.join(","), sent.join(","));
-    Ok(CheckedTable { key, identity })
+    let mut parts = vec![
+        declaration.table.to_string(),
+        table.oid.to_string(),
+        publication.map(|publication| publication.oid.to_string()).unwrap_or_default(),
+        table.published.as_ref().map(|entry| entry.oid.to_string()).unwrap_or_default(),
+        table.identity.to_string(),
+        index(&table.key),
+        index(&table.identity_index),
+    ];
+    let relevant = table.columns.iter().filter(|column| is_relevant(declaration, table, &column.name));
+    parts.extend(relevant.map(|column| {
+        let (number, type_oid, modifier) = (column.number, column.type_oid, column.modifier);
+        format!("{number} {type_oid} {modifier} {} {}", column.generated, column.name)
+    }));
+    parts
 }

@@ -26,6 +26,8 @@ pub struct Evidence<'a> {
     pub rules: &'a RulesHash,
     /// The fingerprint of publication and tables.
     pub tables: &'a str,
+    /// Whether what the tables are stored in follows from what it was, with nothing unheard between.
+    pub storage_follows: bool,
 }
 
 /// Why positions of the log so far cannot be compared with new ones.
@@ -94,7 +96,7 @@ pub fn verdict(found: &Evidence<'_>) -> Option<Reason> {
         (log.heartbeat.is_some() && !found.heartbeat_found, Reason::HeartbeatLost),
         (newest < log.watermark.commit, Reason::CommitsLost),
         (log.rules != *found.rules, Reason::RulesChanged),
-        (log.tables != found.tables, Reason::TablesChanged),
+        (log.tables != found.tables || !found.storage_follows, Reason::TablesChanged),
     ]
     .into_iter()
     .find_map(|(broken, reason)| broken.then_some(reason))
@@ -113,6 +115,7 @@ mod tests {
             base: Lsn::new(100),
             watermark: Watermark { commit: Lsn::new(200), end: Lsn::new(210) },
             floor: Lsn::new(100),
+            compacted: Lsn::ZERO,
             top: Lsn::new(220),
             broken: None,
             tables: String::new(),
@@ -141,6 +144,7 @@ mod tests {
             heartbeat_found: true,
             rules: &rules,
             tables: "",
+            storage_follows: true,
         };
         spoil(&mut log, &mut found);
         let found = Evidence { log: Some(&log), ..found };
@@ -162,6 +166,7 @@ mod tests {
         assert_eq!(judged(|_, f| f.confirmed = Lsn::new(211)), Some(Reason::LogBehindSlot));
         assert_eq!(judged(|_, f| f.flushed = Lsn::new(220)), Some(Reason::ServerBehindLog));
         assert_eq!(judged(|_, f| f.tables = "altered"), Some(Reason::TablesChanged));
+        assert_eq!(judged(|_, f| f.storage_follows = false), Some(Reason::TablesChanged));
         assert_eq!(judged(|log, _| log.broken = Some("why".into())), Some(Reason::Broken("why".into())));
         assert_eq!(judged(|_, f| f.heartbeat_found = false), Some(Reason::HeartbeatLost));
         assert_eq!(judged(|_, f| f.newest_commit = Some(Lsn::new(199))), Some(Reason::CommitsLost));
@@ -200,6 +205,7 @@ mod tests {
             heartbeat_found: true,
             rules: &rules,
             tables: "",
+            storage_follows: true,
         };
         assert_eq!(verdict(&found), Some(Reason::LogMissing));
     }

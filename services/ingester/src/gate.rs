@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use posduif_changelog::{Heartbeat, LogError, LogWriter, Watermark};
+use posduif_changelog::{Heartbeat, LogError, Watermark};
 use posduif_model::{Epoch, Lsn};
 use tokio::{
     sync::{mpsc, watch},
@@ -15,6 +15,7 @@ use tokio_postgres::Client;
 
 use crate::{
     health::Health,
+    link::Link,
     metrics::IngesterMetrics,
     progress::Progress,
     visibility::{InvalidSnapshot, Snapshot},
@@ -24,7 +25,14 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// A transaction is stored whole.
-    Commit { commit: Lsn, end: Lsn, xid: u32, heartbeat: Option<Heartbeat> },
+    Commit {
+        commit: Lsn,
+        end: Lsn,
+        xid: u32,
+        heartbeat: Option<Heartbeat>,
+        /// Its rows are not in the log.
+        left_out: bool,
+    },
     /// The WAL up to here holds nothing more for the log.
     Drained(Lsn),
 }
@@ -47,7 +55,7 @@ pub enum GateError {
 /// Moves one tenant's watermark and decides what is confirmed.
 pub struct Gate {
     pub client: Client,
-    pub writer: LogWriter,
+    pub link: Link,
     pub epoch: Epoch,
     pub watermark: Watermark,
     /// What the log has above the watermark, oldest first.
@@ -55,6 +63,9 @@ pub struct Gate {
     /// Snapshots are not served until every transaction below this id has ended.
     pub unready_below: Option<u64>,
     pub progress: Progress,
+    /// Tells the prover what to prove, and what it could.
+    pub published: watch::Sender<Lsn>,
+    pub proven: watch::Receiver<Option<Lsn>>,
     pub confirmed: watch::Sender<Lsn>,
     pub confirmed_heartbeat: watch::Sender<i64>,
     pub metrics: IngesterMetrics,
@@ -102,7 +113,10 @@ impl Gate {
             let snapshot = self.snapshot().await?;
             self.pass(&snapshot).await?;
             if self.unready_below.is_some_and(|xid| snapshot.xmin >= xid) {
-                self.writer.ready(&self.epoch).await?;
+                let ready = self.link.writer.ready(&self.epoch).await;
+                if self.link.outcome(ready).await?.is_none() {
+                    continue;
+                }
                 self.unready_below = None;
             }
         }
@@ -116,16 +130,17 @@ impl Gate {
 
     /// Publishes the longest prefix of what waits that the snapshot shows.
     async fn pass(&mut self, snapshot: &Snapshot) -> Result<(), GateError> {
-        let (mut next, mut beat) = (self.watermark, None);
+        let (mut next, mut beat, mut floor) = (self.watermark, None, None);
         let passes = |stored: &mut Stored| match stored {
             Stored::Commit { xid, .. } => snapshot.sees(*xid),
             Stored::Drained(_) => true,
         };
         while let Some(stored) = self.waiting.pop_front_if(passes) {
             match stored {
-                Stored::Commit { commit, end, heartbeat, .. } => {
+                Stored::Commit { commit, end, heartbeat, left_out, .. } => {
                     next = Watermark { commit, end };
                     beat = heartbeat.or(beat);
+                    floor = left_out.then_some(commit).or(floor);
                 }
                 Stored::Drained(end) => next.end = next.end.max(end),
             }
@@ -133,7 +148,19 @@ impl Gate {
         if next == self.watermark {
             return Ok(());
         }
-        self.writer.publish(&self.epoch, next, beat).await?;
+        loop {
+            let published = self.link.writer.publish(&self.epoch, next, beat, floor).await;
+            if self.link.outcome(published).await?.is_some() {
+                break;
+            }
+        }
+        if let Some(floor) = floor {
+            tracing::warn!(
+                tenant = self.tenant, %floor,
+                "a transaction larger than sync.wal.transaction_cap_bytes was left out; every device takes a snapshot"
+            );
+        }
+        self.published.send_replace(next.end);
         self.watermark = next;
         self.health.moved(Instant::now());
         self.progress.published(Instant::now(), next.end, beat.map(|beat| beat.sequence));
@@ -142,7 +169,8 @@ impl Gate {
     }
 
     fn confirm(&mut self) {
-        let confirmed = self.progress.confirmable(Instant::now());
+        let proven = *self.proven.borrow();
+        let confirmed = self.progress.confirmable(Instant::now(), proven);
         self.metrics.confirmed.with_label_values(&[&self.tenant]).set(confirmed.get().cast_signed());
         self.confirmed.send_if_modified(|held| std::mem::replace(held, confirmed) != confirmed);
         self.confirmed_heartbeat.send_replace(self.progress.confirmed_heartbeat());

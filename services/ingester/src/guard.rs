@@ -1,22 +1,14 @@
-//! Looks now and then whether what a session was built on still holds.
+//! Looks now and then whether the slot is still in this session's hands, and nobody's commit waits for it.
 
-use posduif_model::rule::RuleSet;
 use tokio_postgres::Client;
 
-use crate::{
-    catalog::{Catalog, CatalogError},
-    wal::Slot,
-};
+use crate::wal::Slot;
 
 /// Why a session must not go on although nothing failed.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
-    #[error(transparent)]
-    Catalog(#[from] CatalogError),
     #[error("PostgreSQL refused")]
     Postgres(#[from] tokio_postgres::Error),
-    #[error("a synced table or the publication was altered; looking at them again")]
-    TablesChanged,
     #[error("replication slot {0} is used by another connection than this ingester's")]
     SlotTaken(String),
     #[error(
@@ -29,31 +21,18 @@ pub enum GuardError {
 /// The name under which PostgreSQL knows the ingester's connections.
 pub const APPLICATION: &str = "posduif-ingester";
 
-/// What a session was built on.
+/// What a session holds.
 #[derive(Clone, Debug)]
 pub struct Guard {
-    pub rules: RuleSet,
-    pub publication: String,
-    pub fingerprint: String,
     pub slot: String,
     /// The walsender of this session.
     pub walsender: i32,
 }
 
 impl Guard {
-    /// Tables and publication as they were, the slot in our hands, and nobody waiting for us.
-    pub async fn check(&self, client: &Client) -> Result<(), GuardError> {
-        self.check_walsender(client).await?;
-        let catalog = Catalog::load(client, &self.rules, &self.publication).await?;
-        match catalog.fingerprint() == self.fingerprint {
-            true => Ok(()),
-            false => Err(GuardError::TablesChanged),
-        }
-    }
-
     /// That this connection and the walsender are on one server, that the walsender holds the slot, and that no
     /// commit waits for it.
-    pub async fn check_walsender(&self, client: &Client) -> Result<(), GuardError> {
+    pub async fn check(&self, client: &Client) -> Result<(), GuardError> {
         let slot = Slot::find(client, &self.slot).await?;
         if slot.and_then(|slot| slot.active_pid) != Some(self.walsender) {
             return Err(GuardError::SlotTaken(self.slot.clone()));

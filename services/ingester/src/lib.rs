@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod decode;
 pub mod relations;
 pub mod route;
+pub mod storage;
 pub mod transaction;
 pub mod visibility;
 pub mod wal;
@@ -15,11 +16,18 @@ pub mod wal;
 pub mod epoch;
 pub mod health;
 pub mod progress;
+pub mod retention;
+
+pub mod link;
 
 pub mod gate;
 pub mod guard;
 pub mod heartbeat;
+pub mod lookout;
 pub mod pipeline;
+pub mod proof;
+pub mod upkeep;
+
 pub mod session;
 pub mod tenant;
 
@@ -46,6 +54,7 @@ pub fn start(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<()> {
             tenant: tenant.clone(),
             redis: config.redis.clone(),
             wal: config.sync.wal.clone(),
+            retention: config.sync.retention.clone(),
             rules: rules.clone(),
             metrics: counted.clone(),
             readiness: readiness.clone(),

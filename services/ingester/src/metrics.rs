@@ -7,6 +7,9 @@ const COMMITS: &str = "posduif_ingester_commits_total";
 const CHANGES: &str = "posduif_ingester_changes_total";
 const EPOCHS: &str = "posduif_ingester_epochs_opened_total";
 const FAILURES: &str = "posduif_ingester_session_failures_total";
+const RETRIES: &str = "posduif_ingester_log_retries_total";
+const TRIMMED: &str = "posduif_ingester_trimmed_entries_total";
+const COMPACTED: &str = "posduif_ingester_compacted_entries_total";
 const WATERMARK: &str = "posduif_ingester_watermark_lsn_bytes";
 const CONFIRMED: &str = "posduif_ingester_confirmed_lsn_bytes";
 
@@ -21,6 +24,12 @@ pub struct IngesterMetrics {
     pub epochs: IntCounterVec,
     /// Sessions that ended with an error and were begun again.
     pub failures: IntCounterVec,
+    /// Attempts to use the log that Redis could not serve.
+    pub retries: IntCounterVec,
+    /// Entries removed because they were too old or too many.
+    pub trimmed: IntCounterVec,
+    /// Entries removed from the shared bucket because newer ones displaced them.
+    pub compacted: IntCounterVec,
     /// The end LSN of what readers may see.
     pub watermark: IntGaugeVec,
     /// The LSN confirmed to PostgreSQL.
@@ -49,6 +58,9 @@ impl IngesterMetrics {
                 &["tenant", "reason"],
             )?,
             failures: counter(FAILURES, "Sessions that failed and were begun again.", &["tenant"])?,
+            retries: counter(RETRIES, "Uses of the log that Redis could not serve.", &["tenant"])?,
+            trimmed: counter(TRIMMED, "Log entries removed by retention.", &["tenant"])?,
+            compacted: counter(COMPACTED, "Displaced entries removed from the shared bucket.", &["tenant"])?,
             watermark: gauge(WATERMARK, "WAL position up to which readers may see changes.")?,
             confirmed: gauge(CONFIRMED, "WAL position confirmed to PostgreSQL.")?,
         })

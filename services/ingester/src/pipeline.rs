@@ -1,11 +1,16 @@
 //! WAL events in, batches in the log out.
 
-use posduif_changelog::{Batch, LogError, LogWriter};
+use std::sync::Arc;
+
+use posduif_changelog::{Batch, LogError};
 use posduif_model::Lsn;
 use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio_postgres::Client;
 
 use crate::{
     gate::Stored,
+    link::Link,
+    lookout::{Lookout, LookoutError},
     metrics::IngesterMetrics,
     transaction::{Assembler, Finished, StreamError},
     wal::WalEvent,
@@ -18,6 +23,8 @@ pub enum PipelineError {
     Stream(#[from] StreamError),
     #[error(transparent)]
     Log(#[from] LogError),
+    #[error(transparent)]
+    Lookout(#[from] LookoutError),
     #[error("the replication stream or the gate is gone")]
     Abandoned,
 }
@@ -35,7 +42,10 @@ const MOST_ENTRIES: usize = 2_000;
 /// Decodes, routes and stores one tenant's stream.
 pub struct Pipeline {
     pub assembler: Assembler,
-    pub writer: LogWriter,
+    pub lookout: Lookout,
+    /// Where the lookout asks.
+    pub client: Arc<Client>,
+    pub link: Link,
     pub batch: Batch,
     /// The newest commit entry in the log.
     pub stored: Lsn,
@@ -63,6 +73,11 @@ impl Pipeline {
             };
             match event {
                 WalEvent::Data(payload) => {
+                    if let Some(xid) = self.assembler.must_look(&payload.bytes) {
+                        // It may take until a standby is back; what is complete shall not wait for that.
+                        self.store(&mut finished).await?;
+                        self.assembler.looked(self.lookout.look(&self.client, xid).await?);
+                    }
                     if let Some(transaction) = self.follow(&payload.bytes).await? {
                         self.metrics.commits.with_label_values(&[&self.tenant]).inc();
                         self.metrics.changes.with_label_values(&[&self.tenant]).inc_by(transaction.changes);
@@ -71,6 +86,7 @@ impl Pipeline {
                             end: transaction.end,
                             xid: transaction.xid,
                             heartbeat: transaction.heartbeat,
+                            left_out: transaction.left_out,
                         });
                     }
                 }
@@ -92,7 +108,7 @@ impl Pipeline {
             Ok(finished) => Ok(finished),
             Err(error) => {
                 if let StreamError::Row { .. } | StreamError::Table { .. } = error {
-                    self.writer.give_up(&self.batch.epoch(), &error.to_string()).await?;
+                    self.link.writer.give_up(&self.batch.epoch(), &error.to_string()).await?;
                 }
                 Err(error.into())
             }
@@ -102,10 +118,7 @@ impl Pipeline {
     /// Stores the batch, then tells the gate which transactions are complete.
     async fn store(&mut self, finished: &mut Vec<Stored>) -> Result<(), PipelineError> {
         if !self.batch.is_empty() {
-            // Once that transaction is stored whole, an id that exists already is an error again.
-            let retried = self.assembler.first_new().filter(|commit| *commit > self.stored);
-            let guard = Batch::guard(self.stored, retried);
-            self.writer.append(&self.batch, guard).await?;
+            self.append().await?;
             self.batch.clear();
         }
         for stored in finished.drain(..) {
@@ -113,6 +126,49 @@ impl Pipeline {
                 self.stored = commit;
             }
             self.gate.send(stored).await.map_err(|_| PipelineError::Abandoned)?;
+        }
+        Ok(())
+    }
+
+    /// Appends the batch, however long Redis takes to be there.
+    ///
+    /// After a lost answer it is unknown what was stored. The writer's old connection is dead by then, so nothing more can
+    /// come of it: what the commit log has now of this batch is skipped, and of the transaction after that a part may be
+    /// there.
+    async fn append(&mut self) -> Result<(), PipelineError> {
+        let mut unsure = false;
+        while !self.batch.is_empty() {
+            // Once that transaction is stored whole, an id that exists already is an error again.
+            let known = self.assembler.first_new().filter(|commit| *commit > self.stored);
+            let retried = if unsure { self.batch.first() } else { known };
+            let guard = Batch::guard(self.stored, retried);
+            match self.link.writer.append(&self.batch, guard).await {
+                Ok(_) => break,
+                Err(error) => {
+                    unsure |= matches!(error, LogError::Unavailable(_));
+                    self.link.wait_out(error).await?;
+                }
+            }
+            if unsure {
+                self.skip_stored().await?;
+            }
+        }
+        self.link.succeeded();
+        Ok(())
+    }
+
+    async fn skip_stored(&mut self) -> Result<(), PipelineError> {
+        let newest = loop {
+            let asked = self.link.writer.newest_commit(&self.batch.epoch()).await;
+            if let Some(newest) = self.link.outcome(asked).await? {
+                break newest;
+            }
+        };
+        // What else the commit log may end with, the append itself refuses.
+        if let Some(newest) = newest.map(|newest| newest.commit).filter(|newest| self.batch.finishes(*newest))
+        {
+            self.batch.skip_through(newest);
+            self.stored = newest;
         }
         Ok(())
     }

@@ -10,8 +10,8 @@ use posduif_model::Lsn;
 /// What may be confirmed to PostgreSQL.
 ///
 /// Redis may lose the last moments of what it acknowledged (its append-only file is synced about once a
-/// second), so a watermark is confirmed only when it is `delay` old. What a crash of Redis takes away is then
-/// sent by PostgreSQL again, under the same ids.
+/// second). So a watermark is confirmed when Redis vouches to have it on disk; where it cannot tell, when the watermark
+/// is `delay` old: what a crash of Redis takes away is then sent by PostgreSQL again, under the same ids.
 #[derive(Debug)]
 pub struct Progress {
     start: Instant,
@@ -51,12 +51,15 @@ impl Progress {
         }
     }
 
-    /// What may be confirmed now; never moves back.
-    pub fn confirmable(&mut self, now: Instant) -> Lsn {
+    /// What may be confirmed now; never moves back. `proven` is what Redis has on disk, `None` where it cannot tell.
+    pub fn confirmable(&mut self, now: Instant, proven: Option<Lsn>) -> Lsn {
         let tick = now.duration_since(self.start).as_nanos() / TICK.as_nanos();
         while let Some((_, end)) = self.published.pop_front_if(|(due, _)| *due <= tick) {
-            self.confirmed = self.confirmed.max(end);
+            if proven.is_none() {
+                self.confirmed = self.confirmed.max(end);
+            }
         }
+        self.confirmed = self.confirmed.max(proven.unwrap_or_default());
         let confirmed = self.confirmed;
         while let Some((_, sequence)) = self.heartbeats.pop_front_if(|(end, _)| *end <= confirmed) {
             self.confirmed_heartbeat = sequence;
@@ -82,11 +85,11 @@ mod tests {
         let mut progress = Progress::new(Lsn::new(5), 10 * SECOND, start);
         progress.published(start, Lsn::new(7), Some(1));
         progress.published(start + SECOND, Lsn::new(9), None);
-        assert_eq!(progress.confirmable(start + SECOND * 9), Lsn::new(5));
+        assert_eq!(progress.confirmable(start + SECOND * 9, None), Lsn::new(5));
         assert_eq!(progress.confirmed_heartbeat(), 0);
-        assert_eq!(progress.confirmable(start + SECOND * 10), Lsn::new(7));
+        assert_eq!(progress.confirmable(start + SECOND * 10, None), Lsn::new(7));
         assert_eq!(progress.confirmed_heartbeat(), 1);
-        assert_eq!(progress.confirmable(start + SECOND * 11), Lsn::new(9));
+        assert_eq!(progress.confirmable(start + SECOND * 11, None), Lsn::new(9));
     }
 
     #[test]
@@ -97,7 +100,19 @@ mod tests {
             progress.published(start + Duration::from_micros(end), Lsn::new(end), None);
         }
         assert_eq!(progress.published.len(), 1);
-        assert_eq!(progress.confirmable(start + SECOND), Lsn::ZERO);
-        assert_eq!(progress.confirmable(start + SECOND + TICK), Lsn::new(1000));
+        assert_eq!(progress.confirmable(start + SECOND, None), Lsn::ZERO);
+        assert_eq!(progress.confirmable(start + SECOND + TICK, None), Lsn::new(1000));
+    }
+
+    #[test]
+    fn what_redis_has_on_disk_is_confirmed_at_once_and_nothing_else_however_old() {
+        let start = Instant::now();
+        let mut progress = Progress::new(Lsn::new(5), SECOND, start);
+        progress.published(start, Lsn::new(7), Some(1));
+        progress.published(start, Lsn::new(9), Some(2));
+        assert_eq!(progress.confirmable(start, Some(Lsn::new(7))), Lsn::new(7));
+        assert_eq!(progress.confirmed_heartbeat(), 1);
+        assert_eq!(progress.confirmable(start + SECOND * 60, Some(Lsn::new(7))), Lsn::new(7));
+        assert_eq!(progress.confirmable(start + SECOND * 60, Some(Lsn::new(6))), Lsn::new(7));
     }
 }

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use posduif_model::{
     TableName,
-    row::{Projection, RowError},
-    rule::{BucketTemplate, RuleSet, TableDeclaration},
+    row::Projection,
+    rule::{BucketTemplate, RuleSet},
     table::Column,
 };
 
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, KnownTable},
     decode::{Identity, Relation},
 };
 
@@ -38,6 +38,8 @@ pub struct SyncedTable {
     pub table: TableName,
     pub projection: Projection,
     pub buckets: Vec<BucketSource>,
+    /// What of an old row its messages must carry.
+    pub identity: Identity,
 }
 
 /// Where a row's bucket comes from.
@@ -52,71 +54,182 @@ pub enum BucketSource {
 #[derive(Debug, Default)]
 pub struct Relations {
     plans: HashMap<u32, Plan>,
+    /// Partitions whose rows, which come as rows of their root, cannot be trusted: their root and why.
+    faults: HashMap<u32, (u32, Plan)>,
+    /// The partitioned table that the last message described; if another relation follows, it is its partition.
+    root: Option<u32>,
+    /// Descriptions that nobody has compared with the catalogue yet.
+    doubts: Vec<Doubt>,
+}
+
+/// A description, and the root if it is a partition's.
+#[derive(Debug)]
+struct Doubt {
+    relation: Relation,
+    root: Option<u32>,
 }
 
 /// The name of the heartbeat's table.
 const HEARTBEAT: (&str, &str) = ("posduif_engine", "heartbeat");
 
 impl Relations {
-    /// Plans for the table that a Relation message describes; a later message replaces an earlier one.
+    /// Takes the shape of a table as a Relation message describes it; a later message replaces an earlier one.
+    ///
+    /// PostgreSQL describes a table anew whenever it may have been altered. So that of a declared table is in doubt
+    /// until [`Relations::settle`] compares it with the catalogue. `stored` says that the rows that follow are in the
+    /// log already: the partition that holds them may be gone since, and the epoch began after that.
+    pub fn describe(&mut self, relation: Relation, stored: bool, rules: &RuleSet, catalog: &Catalog) {
+        let declared = rules.find(&relation.table).is_some() || catalog.name_of(relation.oid).is_some();
+        if declared {
+            // A root's rows come right after it and the partition that holds them have been described.
+            self.root = Some(relation.oid);
+            self.doubts.push(Doubt { relation, root: None });
+            return;
+        }
+        match self.root.take() {
+            Some(root) if !is_heartbeat(&relation) && !catalog.publishes(relation.oid) => {
+                if !stored {
+                    self.doubts.push(Doubt { relation, root: Some(root) });
+                }
+            }
+            _ => {
+                self.plans.insert(relation.oid, undeclared(&relation));
+            }
+        }
+    }
+
+    /// Says that a message came that describes nothing.
+    pub fn turn_to_rows(&mut self) {
+        self.root = None;
+    }
+
+    pub fn in_doubt(&self) -> bool {
+        !self.doubts.is_empty()
+    }
+
+    /// Plans for what was described, now that the catalogue was looked at again.
     ///
     /// A shape that cannot be routed matters only when a row comes that is not in the log yet.
-    pub fn describe(&mut self, relation: &Relation, rules: &RuleSet, catalog: &Catalog) {
-        let plan = plan(relation, rules, catalog).unwrap_or_else(|error| Plan::Broken {
-            table: relation.table.clone(),
-            problem: error.to_string(),
-        });
-        self.plans.insert(relation.oid, plan);
+    pub fn settle(&mut self, rules: &RuleSet, catalog: &Catalog) {
+        for Doubt { relation, root } in std::mem::take(&mut self.doubts) {
+            match root {
+                None => {
+                    let plan = plan(&relation, rules, catalog).unwrap_or_else(|problem| Plan::Broken {
+                        table: catalog.name_of(relation.oid).unwrap_or(&relation.table).clone(),
+                        problem,
+                    });
+                    self.plans.insert(relation.oid, plan);
+                }
+                Some(root) => {
+                    match partition_fault(&relation, root, catalog) {
+                        Some(fault) => self.faults.insert(relation.oid, (root, fault)),
+                        None => self.faults.remove(&relation.oid),
+                    };
+                }
+            }
+        }
     }
 
     /// The plan for a relation; the stream describes each one before its first row.
     pub fn plan(&self, oid: u32) -> Option<&Plan> {
-        self.plans.get(&oid)
+        let fault = self.faults.values().find_map(|(root, fault)| (*root == oid).then_some(fault));
+        fault.or_else(|| self.plans.get(&oid))
     }
 }
 
-fn plan(relation: &Relation, rules: &RuleSet, catalog: &Catalog) -> Result<Plan, RowError> {
-    let place = |name: &str| {
-        let found = relation.columns.iter().position(|column| column.name == name);
-        found.ok_or_else(|| RowError::MissingColumn(name.to_owned()))
-    };
-    if (relation.table.schema(), relation.table.name()) == HEARTBEAT {
-        return Ok(Plan::Heartbeat { sequence: place("sequence")?, nonce: place("nonce")? });
+fn is_heartbeat(relation: &Relation) -> bool {
+    (relation.table.schema(), relation.table.name()) == HEARTBEAT
+}
+
+fn undeclared(relation: &Relation) -> Plan {
+    let place = |name: &str| relation.columns.iter().position(|column| column.name == name);
+    match (is_heartbeat(relation), place("sequence"), place("nonce")) {
+        (true, Some(sequence), Some(nonce)) => Plan::Heartbeat { sequence, nonce },
+        _ => Plan::Ignored,
     }
-    let Some(declaration) = rules.find(&relation.table) else {
-        return Ok(Plan::Ignored);
+}
+
+/// Why the rows of a partition cannot be routed, if so.
+fn partition_fault(partition: &Relation, root: u32, catalog: &Catalog) -> Option<Plan> {
+    let table = catalog.name_of(root)?;
+    let partitions = catalog.table(table)?.partitions.as_ref()?;
+    let name = &partition.table;
+    let problem = if !partitions.contains(&partition.oid) {
+        format!("{name} held rows of it and is no partition of it any more")
+    } else if partition.identity != Identity::Full {
+        let sql = name.to_sql();
+        format!("its partition {name} did not keep its old rows; run ALTER TABLE {sql} REPLICA IDENTITY FULL")
+    } else {
+        return None;
     };
+    Some(Plan::Broken { table: table.clone(), problem })
+}
+
+/// Plans for a declared table, or says why its rows cannot be routed.
+fn plan(relation: &Relation, rules: &RuleSet, catalog: &Catalog) -> Result<Plan, String> {
+    let (Some(declaration), Some(known)) = (rules.find(&relation.table), catalog.table(&relation.table))
+    else {
+        let called = &relation.table;
+        return Err(format!(
+            "it was called {called} when its rows were written; do not rename a synced table"
+        ));
+    };
+    compare(relation, known)?;
+    let place = |name: &String| relation.columns.iter().position(|column| column.name == *name);
+    let keeps = |name: &String| relation.columns.iter().any(|c| c.identity && c.name == *name);
+    let mut buckets = Vec::new();
+    let mut routed = true;
+    for bucket in &declaration.buckets {
+        buckets.push(match bucket {
+            BucketTemplate::Shared => BucketSource::Shared,
+            BucketTemplate::User { column } => {
+                routed &= keeps(column);
+                let place = place(column).ok_or_else(|| format!("it had no column {column}"))?;
+                BucketSource::User(place)
+            }
+        });
+    }
+    // The identity can be changed at any time, and then deletes and moves would come without their buckets.
+    let keeps_old_rows = match relation.identity {
+        Identity::Full => true,
+        Identity::Index => routed && known.key.iter().all(keeps),
+        Identity::Default | Identity::Nothing => false,
+    };
+    if !keeps_old_rows {
+        let sql = relation.table.to_sql();
+        return Err(format!("it did not keep its old rows; run ALTER TABLE {sql} REPLICA IDENTITY FULL"));
+    }
     let columns: Vec<Column> = relation
         .columns
         .iter()
         .map(|column| Column { name: column.name.clone(), type_oid: column.type_oid, nullable: true })
         .collect();
-    let key = catalog.key(&relation.table).unwrap_or_default();
-    if !keeps_old_rows(relation, declaration, key) {
-        let problem = "it no longer keeps its old rows; run ALTER TABLE … REPLICA IDENTITY FULL".to_owned();
-        return Ok(Plan::Broken { table: relation.table.clone(), problem });
-    }
-    let buckets = declaration.buckets.iter().map(|bucket| match bucket {
-        BucketTemplate::Shared => Ok(BucketSource::Shared),
-        BucketTemplate::User { column } => place(column).map(BucketSource::User),
-    });
+    let projection = Projection::new(&columns, &known.key, declaration.columns.as_deref());
     Ok(Plan::Synced(SyncedTable {
         table: relation.table.clone(),
-        projection: Projection::new(&columns, key, declaration.columns.as_deref())?,
-        buckets: buckets.collect::<Result<_, _>>()?,
+        projection: projection.map_err(|error| error.to_string())?,
+        buckets,
+        identity: relation.identity,
     }))
 }
 
-/// The identity can be changed at any time, and then deletes and moves would come without their buckets.
-fn keeps_old_rows(relation: &Relation, declaration: &TableDeclaration, key: &[String]) -> bool {
-    let in_identity = |name: &String| relation.columns.iter().any(|c| c.identity && c.name == *name);
-    let routed = declaration.buckets.iter().all(|bucket| match bucket {
-        BucketTemplate::Shared => true,
-        BucketTemplate::User { column } => in_identity(column),
-    });
-    match relation.identity {
-        Identity::Full => true,
-        Identity::Index => routed && key.iter().all(in_identity),
-        Identity::Default | Identity::Nothing => false,
+/// The shape of the rows must be that of the table now: what was altered and altered back shows only here.
+fn compare(relation: &Relation, known: &KnownTable) -> Result<(), String> {
+    if relation.oid != known.oid {
+        return Err("its rows are of a table that was replaced".to_owned());
+    }
+    for column in &known.columns {
+        let same = relation.columns.iter().any(|shown| {
+            shown.name == column.name
+                && shown.type_oid == column.type_oid
+                && shown.type_modifier == column.modifier
+        });
+        if !same {
+            return Err(format!("its column {} was another when its rows were written", column.name));
+        }
+    }
+    match known.whole && relation.columns.len() != known.columns.len() {
+        true => Err("it had other columns when its rows were written".to_owned()),
+        false => Ok(()),
     }
 }

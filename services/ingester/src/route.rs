@@ -5,40 +5,55 @@ use std::collections::BTreeSet;
 use posduif_model::{Bucket, Change, Op, row::RowError, value::Datum};
 
 use crate::{
-    decode::{OldRow, Tuple},
+    decode::{Identity, OldRow, Tuple},
     relations::{BucketSource, SyncedTable},
 };
 
 /// What the readers of each bucket get for one message.
 pub type Routed = Vec<(Bucket, Vec<Change>)>;
 
+/// A row whose readers are not known: passing it over would leave it on their devices, or keep it from them.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RouteError {
+    #[error(transparent)]
+    Row(#[from] RowError),
+    #[error(
+        "its old version is missing or incomplete; run ALTER TABLE {0} REPLICA IDENTITY FULL, on each partition too"
+    )]
+    OldRow(String),
+    #[error("the column that names its user came without a value; run ALTER TABLE {0} REPLICA IDENTITY FULL")]
+    Bucket(String),
+}
+
 impl SyncedTable {
     /// A new row goes to all its buckets.
-    pub fn insert(&self, new: &[Datum<'_>]) -> Result<Routed, RowError> {
+    pub fn insert(&self, new: &[Datum<'_>]) -> Result<Routed, RouteError> {
         let put = self.put(new)?;
-        Ok(self.buckets_of(new).into_iter().map(|bucket| (bucket, vec![put.clone()])).collect())
+        Ok(self.buckets_of(new)?.into_iter().map(|bucket| (bucket, vec![put.clone()])).collect())
     }
 
     /// A deleted row leaves all its buckets.
-    pub fn delete(&self, old: &OldRow<'_>) -> Result<Routed, RowError> {
-        let (OldRow::Key(old) | OldRow::Full(old)) = old;
+    pub fn delete(&self, old: &OldRow<'_>) -> Result<Routed, RouteError> {
+        let old = self.kept(old)?;
         let delete = self.gone(old)?;
-        Ok(self.buckets_of(old).into_iter().map(|bucket| (bucket, vec![delete.clone()])).collect())
+        Ok(self.buckets_of(old)?.into_iter().map(|bucket| (bucket, vec![delete.clone()])).collect())
     }
 
     /// A changed row: put where it is now, delete where it no longer is, both where its key changed.
     ///
     /// An update that changes nothing a reader sees goes nowhere.
-    pub fn update(&self, old: Option<&OldRow<'_>>, new: &[Datum<'_>]) -> Result<Routed, RowError> {
+    pub fn update(&self, old: Option<&OldRow<'_>>, new: &[Datum<'_>]) -> Result<Routed, RouteError> {
         let new = resolve(old, new);
-        // Without an old row the identity's columns, and with them key and buckets, are as before.
-        let (before, whole) = match old {
-            Some(OldRow::Full(old)) => (old, true),
-            Some(OldRow::Key(old)) => (old, false),
-            None => (&new, false),
+        let before = match old {
+            Some(old) => self.kept(old)?,
+            // An index's columns, and with them key and buckets, are as before: else the old ones had come along.
+            None if self.identity == Identity::Index => &new,
+            None => return Err(self.no_old_row()),
         };
-        let (left, now) = (self.buckets_of(before), self.buckets_of(&new));
-        let key_changed = !self.projection.same_key(before, &new);
+        let whole = self.identity == Identity::Full;
+        let (left, now) = (self.buckets_of(before)?, self.buckets_of(&new)?);
+        // Compared as readers see it: two texts of one value are one key to them, or two.
+        let key_changed = self.projection.key_json(before)? != self.projection.key_json(&new)?;
         if whole && !key_changed && left == now && self.projection.same(before, &new) {
             return Ok(Routed::new());
         }
@@ -62,6 +77,18 @@ impl SyncedTable {
         Change { op: Op::Truncate, table: self.table.clone(), key: String::new(), row: String::new() }
     }
 
+    /// The old row, of the kind that the replica identity promises.
+    fn kept<'r, 'a>(&self, old: &'r OldRow<'a>) -> Result<&'r Tuple<'a>, RouteError> {
+        match (old, self.identity) {
+            (OldRow::Full(row), Identity::Full) | (OldRow::Key(row), Identity::Index) => Ok(row),
+            _ => Err(self.no_old_row()),
+        }
+    }
+
+    fn no_old_row(&self) -> RouteError {
+        RouteError::OldRow(self.table.to_sql())
+    }
+
     fn put(&self, row: &[Datum<'_>]) -> Result<Change, RowError> {
         let (key, row) = (self.projection.key_json(row)?, self.projection.row_json(row)?);
         Ok(Change { op: Op::Put, table: self.table.clone(), key, row })
@@ -72,16 +99,23 @@ impl SyncedTable {
         Ok(Change { op: Op::Delete, table: self.table.clone(), key, row: String::new() })
     }
 
-    /// A NULL, or a text that is no user's id, names no bucket: nobody sees the row there.
-    fn buckets_of(&self, row: &[Datum<'_>]) -> BTreeSet<Bucket> {
-        let bucket = |source: &BucketSource| match source {
-            BucketSource::Shared => Some(Bucket::Shared),
-            BucketSource::User(place) => match row.get(*place) {
-                Some(Datum::Text(text)) => text.parse().ok().map(Bucket::User),
-                _ => None,
-            },
-        };
-        self.buckets.iter().filter_map(bucket).collect()
+    /// A NULL names no bucket: nobody sees the row there. A value that did not come says nothing about who does.
+    fn buckets_of(&self, row: &[Datum<'_>]) -> Result<BTreeSet<Bucket>, RouteError> {
+        let mut buckets = BTreeSet::new();
+        for source in &self.buckets {
+            match source {
+                BucketSource::Shared => {
+                    buckets.insert(Bucket::Shared);
+                }
+                BucketSource::User(place) => match row.get(*place) {
+                    // Not a uuid only where the column is none, which the catalogue's check refuses.
+                    Some(Datum::Text(text)) => buckets.extend(text.parse().ok().map(Bucket::User)),
+                    Some(Datum::Null) => {}
+                    Some(Datum::Unchanged) | None => return Err(RouteError::Bucket(self.table.to_sql())),
+                },
+            }
+        }
+        Ok(buckets)
     }
 }
 
@@ -116,7 +150,13 @@ mod tests {
             table: "tasks".parse().unwrap(),
             projection: Projection::new(&columns, &["id".into()], Some(&listed)).unwrap(),
             buckets: vec![BucketSource::User(1)],
+            identity: Identity::Full,
         }
+    }
+
+    /// The same table with an index over id and owner as its identity.
+    fn indexed() -> SyncedTable {
+        SyncedTable { identity: Identity::Index, ..tasks() }
     }
 
     fn row<'a>(id: &'a str, owner: &'a str, title: &'a str, hidden: &'a str) -> Tuple<'a> {
@@ -163,7 +203,7 @@ mod tests {
         new[2] = Datum::Unchanged;
         let routed = tasks().update(Some(&old), &new).unwrap();
         assert!(routed[1].1[0].row.contains("\"title\":\"long\""));
-        assert_eq!(tasks().update(None, &new), Err(RowError::Unresolved("title".into())));
+        assert_eq!(indexed().update(None, &new), Err(RowError::Unresolved("title".into()).into()));
     }
 
     #[test]
@@ -177,5 +217,71 @@ mod tests {
     fn a_message_to_oneself_is_one_entry() {
         let both = SyncedTable { buckets: vec![BucketSource::User(1), BucketSource::User(1)], ..tasks() };
         assert_eq!(both.insert(&row("1", A, "t", "h")).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn without_the_old_row_nothing_is_said_about_a_row_whose_identity_is_all_of_it() {
+        let refused = Err(RouteError::OldRow("\"public\".\"tasks\"".into()));
+        let new = row("1", A, "t", "h");
+        assert_eq!(tasks().update(None, &new), refused);
+        let key = OldRow::Key(new.clone());
+        assert_eq!(tasks().update(Some(&key), &new), refused);
+        assert_eq!(tasks().delete(&key), refused);
+        assert_eq!(indexed().delete(&OldRow::Full(new)), refused);
+    }
+
+    #[test]
+    fn an_identity_by_index_says_where_a_row_was_by_its_own_columns_alone() {
+        let put = |id: &str| vec![(Op::Put, key(id))];
+        let got = ops(indexed().update(None, &row("1", A, "t", "h")).unwrap());
+        assert_eq!(got, [(user(A), put("1"))]);
+        // What lies outside of the index is NULL in the old row, which is no value.
+        let old = OldRow::Key(vec![Datum::Text("1"), Datum::Text(A), Datum::Null, Datum::Null]);
+        let got = ops(indexed().update(Some(&old), &row("1", B, "t", "h")).unwrap());
+        assert_eq!(got, [(user(A), vec![(Op::Delete, key("1"))]), (user(B), put("1"))]);
+        assert_eq!(ops(indexed().delete(&old).unwrap()), [(user(A), vec![(Op::Delete, key("1"))])]);
+    }
+
+    #[test]
+    fn a_user_whose_value_did_not_come_is_an_error_and_not_nobody() {
+        let mut new = row("1", A, "t", "h");
+        new[1] = Datum::Unchanged;
+        assert!(matches!(indexed().update(None, &new), Err(RouteError::Bucket(_))));
+        assert!(matches!(tasks().insert(&new[..1]), Err(RouteError::Row(_) | RouteError::Bucket(_))));
+    }
+
+    #[test]
+    fn a_row_between_two_users_leaves_the_one_and_stays_with_the_other() {
+        let both = SyncedTable { buckets: vec![BucketSource::User(1), BucketSource::User(3)], ..tasks() };
+        let old = OldRow::Full(row("1", A, "t", B));
+        let got = ops(both.update(Some(&old), &row("1", B, "t", B)).unwrap());
+        assert_eq!(got, [(user(A), vec![(Op::Delete, key("1"))]), (user(B), vec![(Op::Put, key("1"))])]);
+        let mut nobody = row("1", A, "t", B);
+        (nobody[1], nobody[3]) = (Datum::Null, Datum::Null);
+        let got = ops(both.update(Some(&old), &nobody).unwrap());
+        assert_eq!(got, [user(A), user(B)].map(|bucket| (bucket, vec![(Op::Delete, key("1"))])));
+    }
+
+    #[test]
+    fn a_row_that_everyone_sees_and_that_leaves_a_user_is_put_for_all_at_the_same_position() {
+        let both = SyncedTable { buckets: vec![BucketSource::Shared, BucketSource::User(1)], ..tasks() };
+        let old = OldRow::Full(row("1", A, "t", "h"));
+        let got = ops(both.update(Some(&old), &row("1", B, "t", "h")).unwrap());
+        // Of a delete and a put at one position the reader keeps the put.
+        let (put, delete) = (vec![(Op::Put, key("1"))], vec![(Op::Delete, key("1"))]);
+        assert_eq!(got, [("shared".to_owned(), put.clone()), (user(A), delete), (user(B), put)]);
+    }
+
+    #[test]
+    fn keys_are_compared_as_readers_see_them() {
+        let columns = [Column { name: "id".into(), type_oid: 1700, nullable: false }];
+        let numbers = SyncedTable {
+            projection: Projection::new(&columns, &["id".into()], None).unwrap(),
+            buckets: vec![BucketSource::Shared],
+            ..tasks()
+        };
+        let old = OldRow::Full(vec![Datum::Text("1.0")]);
+        let got = ops(numbers.update(Some(&old), &[Datum::Text("1.00")]).unwrap());
+        assert_eq!(got[0].1, [(Op::Delete, key("1.0")), (Op::Put, key("1.00"))]);
     }
 }

@@ -11,14 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use posduif_changelog::{
-    Batch, LogWriter, Timeouts,
-    connect::{self, Connection},
-    durability,
-};
+use posduif_changelog::{Batch, LogWriter};
 use posduif_model::{Epoch, Lsn, rule::RuleSet};
 use posduif_runtime::{
-    config::{RedisConfig, TenantConfig, WalConfig},
+    config::{RedisConfig, RetentionConfig, TenantConfig, WalConfig},
     postgres::{self, PINNED_OPTIONS},
     readiness::Readiness,
 };
@@ -35,10 +31,14 @@ use crate::{
     guard::{APPLICATION, Guard},
     health::Health,
     heartbeat,
+    link::{self, Link, Surroundings},
+    lookout::Lookout,
     metrics::IngesterMetrics,
     pipeline::{Limits, Pipeline},
     progress::Progress,
+    proof::Prover,
     transaction::Assembler,
+    upkeep::Upkeep,
     wal::{self, Feedback, ReplicationConnection},
 };
 
@@ -48,6 +48,7 @@ pub struct Session {
     pub tenant: TenantConfig,
     pub redis: RedisConfig,
     pub wal: WalConfig,
+    pub retention: RetentionConfig,
     pub rules: RuleSet,
     pub metrics: IngesterMetrics,
     /// Where the tenant says whether it is ready, under its id.
@@ -72,10 +73,11 @@ impl Session {
     pub async fn run(&self) -> Result<(), SessionError> {
         let mut parts: JoinSet<Result<(), SessionError>> = JoinSet::new();
         let sql = self.sql(&mut parts).await?;
-        let catalog = Catalog::load(&sql, &self.rules, &self.wal.publication).await?;
+        // Before anything is made for it on the server.
+        Catalog::load(&sql, &self.rules, &self.wal.publication).await?;
         // Should the ordinary connection end meanwhile, so does the attempt.
         let taken = tokio::select! {
-            taken = takeover::take_over(self, &sql, &catalog) => taken?,
+            taken = takeover::take_over(self, &sql) => taken?,
             ended = parts.join_next() => return Err(end::reason(ended, &mut parts).await),
         };
 
@@ -94,20 +96,27 @@ impl Session {
         };
         parts.spawn(async move { Ok(wal::receive(reader, events, answer_now).await?) });
         parts.spawn(async move { Ok(wal::report(writer, feedback).await?) });
-        let beat_client = self.sql(&mut parts).await?;
-        parts.spawn(keep_watch(beat_client, taken.guard, self.wal.heartbeat_interval, beats_in));
+        let watching = Arc::new(self.sql(&mut parts).await?);
+        let watch =
+            Watch { client: Arc::clone(&watching), guard: taken.guard, lookout: taken.lookout.clone() };
+        parts.spawn(keep_watch(watch, self.wal.heartbeat_interval, beats_in));
 
         let tenant = self.tenant.id.to_string();
+        let surroundings = self.surroundings();
         let mut gate_writer = self.writer(taken.token).await?;
         let waiting = unpublished(&mut gate_writer, &epoch, taken.state.watermark.commit).await?;
+        let (published, published_in) = watch::channel(taken.state.watermark.end);
+        let (proven, proven_in) = watch::channel(None);
         let gate = Gate {
             client: sql,
-            writer: gate_writer,
+            link: Link::new(gate_writer, surroundings.clone()),
             epoch,
             watermark: taken.state.watermark,
             waiting,
             unready_below: taken.state.unready_below,
             progress: Progress::new(taken.confirmed, self.wal.confirm_delay, Instant::now()),
+            published,
+            proven: proven_in,
             confirmed,
             confirmed_heartbeat: beats,
             metrics: self.metrics.clone(),
@@ -115,18 +124,44 @@ impl Session {
             health: Health::new(self.readiness.clone(), tenant.clone(), 3 * self.wal.heartbeat_interval),
         };
         parts.spawn(async move { Ok(gate.run(stored_in).await?) });
+        let prover = Prover {
+            link: Link::new(self.writer(taken.token).await?, surroundings.clone()),
+            epoch,
+            replicas: self.redis.durable_replicas,
+            published: published_in,
+            proven,
+            tenant: tenant.clone(),
+        };
+        parts.spawn(async move { Ok(prover.run().await?) });
+        let upkeep = Upkeep {
+            link: Link::new(self.writer(taken.token).await?, surroundings.clone()),
+            epoch,
+            retention: self.retention.clone(),
+            pressure: Arc::clone(&surroundings.pressure),
+            readiness: self.readiness.clone(),
+            metrics: self.metrics.clone(),
+            tenant: tenant.clone(),
+            shared_kept: 0,
+        };
+        parts.spawn(async move { Ok(upkeep.run().await?) });
         let pipeline = Pipeline {
-            assembler: Assembler::new(self.rules.clone(), catalog, taken.newest),
+            assembler: Assembler::new(
+                self.rules.clone(),
+                taken.catalog,
+                taken.end,
+                self.wal.transaction_cap_bytes,
+            ),
+            lookout: taken.lookout,
+            client: watching,
             batch: Batch::new(taken.writer.keys().clone(), epoch),
-            writer: taken.writer,
-            stored: taken.newest,
+            link: Link::new(taken.writer, surroundings),
+            stored: taken.end.newest,
             limits: Limits { bytes: self.wal.chunk_bytes, transactions: self.wal.batch_size },
             gate: stored,
             metrics: self.metrics.clone(),
             tenant,
         };
         parts.spawn(async move { Ok(pipeline.run(events_in).await?) });
-        self.look_at_redis().await?;
         self.readiness.ready(self.tenant.id.to_string());
         let ended = parts.join_next().await;
         Err(end::reason(ended, &mut parts).await)
@@ -153,32 +188,34 @@ impl Session {
     }
 
     async fn writer(&self, token: i64) -> Result<LogWriter, SessionError> {
-        Ok(LogWriter::claim(self.redis().await?, &self.tenant.id, token).await?)
+        Ok(LogWriter::claim(link::open(&self.redis).await?, &self.tenant.id, token).await?)
     }
 
-    async fn redis(&self) -> Result<Connection, SessionError> {
-        let RedisConfig { connect_timeout: connect, response_timeout: response, .. } = self.redis;
-        Ok(connect::connect(self.redis.url.expose(), Timeouts { connect, response }).await?)
-    }
-
-    /// Says in the readiness, under `redis`, what puts the log at risk.
-    async fn look_at_redis(&self) -> Result<(), SessionError> {
-        let concerns = durability::concerns(&mut self.redis().await?).await?;
-        match concerns.is_empty() {
-            true => self.readiness.ready("redis"),
-            false => self.readiness.degraded("redis", concerns.join("; ")),
+    fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            redis: self.redis.clone(),
+            readiness: self.readiness.clone(),
+            metrics: self.metrics.clone(),
+            tenant: self.tenant.id.clone(),
+            pressure: Arc::new(Notify::new()),
         }
-        Ok(())
     }
+}
+
+/// What is looked at with every heartbeat.
+struct Watch {
+    client: Arc<Client>,
+    guard: Guard,
+    lookout: Lookout,
 }
 
 /// Beats and checks until something no longer holds.
 async fn keep_watch(
-    client: Client,
-    guard: Guard,
+    watch: Watch,
     every: Duration,
     confirmed: watch::Receiver<i64>,
 ) -> Result<(), SessionError> {
+    let Watch { client, guard, lookout } = watch;
     let mut timer = interval(every);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -186,6 +223,7 @@ async fn keep_watch(
         let oldest = *confirmed.borrow();
         timeout(PATIENCE, heartbeat::beat(&client, oldest)).await.map_err(|_| SessionError::Silent)??;
         timeout(PATIENCE, guard.check(&client)).await.map_err(|_| SessionError::Silent)??;
+        lookout.check(&client).await?;
     }
 }
 
@@ -197,7 +235,7 @@ async fn unpublished(
 ) -> Result<VecDeque<Stored>, SessionError> {
     let mut waiting = VecDeque::new();
     loop {
-        let records = writer.commits_after(epoch, after, COMMITS_AT_ONCE).await?;
+        let records = writer.commits(epoch, after, Lsn::new(u64::MAX), COMMITS_AT_ONCE).await?;
         let Some(last) = records.last() else {
             return Ok(waiting);
         };
@@ -207,6 +245,7 @@ async fn unpublished(
             end: record.end,
             xid: record.xid,
             heartbeat: None,
+            left_out: record.left_out,
         }));
     }
 }

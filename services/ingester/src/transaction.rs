@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use posduif_changelog::{Batch, CommitRecord, Heartbeat};
-use posduif_model::{Bucket, DeviceId, Lsn, Position, TableName, row::RowError, rule::RuleSet, value::Datum};
+use posduif_model::{Bucket, Change, DeviceId, Lsn, Position, TableName, rule::RuleSet, value::Datum};
 
 use crate::{
     catalog::Catalog,
     decode::{Begin, Commit, DecodeError, Message, decode},
     relations::{Plan, Relations, SyncedTable},
-    route::Routed,
+    route::{RouteError, Routed},
 };
 
 /// A stream that cannot be followed any further.
@@ -18,7 +18,7 @@ pub enum StreamError {
     #[error("a replication message cannot be decoded: {0}")]
     Decode(#[from] DecodeError),
     #[error("a row of {table} cannot be synced: {source}")]
-    Row { table: TableName, source: RowError },
+    Row { table: TableName, source: RouteError },
     #[error("rows of {table} cannot be synced: {problem}")]
     Table { table: TableName, problem: String },
     #[error("replication messages came out of order: {0}")]
@@ -33,6 +33,17 @@ pub struct Finished {
     pub xid: u32,
     pub changes: u64,
     pub heartbeat: Option<Heartbeat>,
+    /// Larger than the cap: its rows are not in the log.
+    pub left_out: bool,
+}
+
+/// Where the log ends that an assembler goes on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEnd {
+    /// The newest commit that the log has; what comes again at or below it is skipped.
+    pub newest: Lsn,
+    /// Payload bytes stored in this epoch up to there.
+    pub written: u64,
 }
 
 /// Follows the stream from transaction to transaction.
@@ -41,8 +52,9 @@ pub struct Assembler {
     rules: RuleSet,
     catalog: Catalog,
     relations: Relations,
-    /// The newest commit that the log has; what comes again at or below it is skipped.
-    newest: Lsn,
+    end: LogEnd,
+    /// Payload bytes from which on a transaction is left out.
+    cap: usize,
     /// The first transaction that the log does not have whole; an earlier attempt may have left a part of it.
     first_new: Option<Lsn>,
     open: Option<Open>,
@@ -57,14 +69,19 @@ struct Open {
     origin: Option<DeviceId>,
     heartbeat: Option<Heartbeat>,
     buckets: BTreeSet<Bucket>,
+    /// Payload bytes that went into the log.
+    bytes: usize,
+    left_out: bool,
 }
 
 /// The prefix of the message with which an upload names its device.
 const ORIGIN: &str = "posduif.origin";
+const UNSEEN: &str = "a row whose table nobody looked at";
 
 impl Assembler {
-    pub fn new(rules: RuleSet, catalog: Catalog, newest: Lsn) -> Self {
-        Assembler { rules, catalog, relations: Relations::default(), newest, first_new: None, open: None }
+    pub fn new(rules: RuleSet, catalog: Catalog, end: LogEnd, cap: usize) -> Self {
+        let relations = Relations::default();
+        Assembler { rules, catalog, relations, end, cap, first_new: None, open: None }
     }
 
     /// Whether the stream stands between two transactions.
@@ -77,12 +94,31 @@ impl Assembler {
         self.first_new
     }
 
+    /// The transaction whose next message is one of rows in a shape that nobody has compared with the catalogue.
+    ///
+    /// Between the look that the session began with and these rows the table may have been altered; the transaction
+    /// itself may have done it.
+    pub fn must_look(&self, next: &[u8]) -> Option<u32> {
+        let open = self.open.as_ref().filter(|open| !open.known)?;
+        let rows = matches!(next.first(), Some(b'I' | b'U' | b'D' | b'T'));
+        (rows && self.relations.in_doubt()).then_some(open.begin.xid)
+    }
+
+    /// Takes the catalogue as it was seen by a look that saw that transaction.
+    pub fn looked(&mut self, catalog: Catalog) {
+        self.catalog = catalog;
+        self.relations.settle(&self.rules, &self.catalog);
+    }
+
     /// Follows one message: rows go into the batch, a commit ends their transaction there.
     pub fn follow(&mut self, bytes: &[u8], batch: &mut Batch) -> Result<Option<Finished>, StreamError> {
         match decode(bytes)? {
             Message::Begin(begin) => self.begin(begin)?,
             Message::Commit(commit) => return self.commit(commit, batch),
-            Message::Relation(relation) => self.relations.describe(&relation, &self.rules, &self.catalog),
+            Message::Relation(relation) => {
+                let stored = self.open.as_ref().is_some_and(|open| open.known);
+                self.relations.describe(relation, stored, &self.rules, &self.catalog);
+            }
             Message::Message(message) if message.transactional && message.prefix == ORIGIN => {
                 let device = std::str::from_utf8(message.content).ok().and_then(|text| text.parse().ok());
                 self.open()?.origin = device;
@@ -115,12 +151,20 @@ impl Assembler {
         if self.open.is_some() {
             return Err(StreamError::Order("a transaction inside another"));
         }
-        let known = begin.commit <= self.newest;
+        let known = begin.commit <= self.end.newest;
         if !known {
             self.first_new.get_or_insert(begin.commit);
         }
-        self.open =
-            Some(Open { begin, known, ordinal: 0, origin: None, heartbeat: None, buckets: BTreeSet::new() });
+        self.open = Some(Open {
+            begin,
+            known,
+            ordinal: 0,
+            origin: None,
+            heartbeat: None,
+            buckets: BTreeSet::new(),
+            bytes: 0,
+            left_out: false,
+        });
         Ok(())
     }
 
@@ -128,30 +172,37 @@ impl Assembler {
         &mut self,
         relation: u32,
         batch: &mut Batch,
-        route: impl FnOnce(&SyncedTable) -> Result<Routed, RowError>,
+        route: impl FnOnce(&SyncedTable) -> Result<Routed, RouteError>,
         inserted: Option<&[Datum<'_>]>,
     ) -> Result<(), StreamError> {
-        let Assembler { relations, open, .. } = self;
+        let Assembler { relations, open, cap, .. } = self;
         let open = open.as_mut().ok_or(StreamError::Order("a row outside a transaction"))?;
-        let plan = relations.plan(relation).ok_or(StreamError::Order("a row before its table's shape"))?;
+        relations.turn_to_rows();
         let at = Position { commit: open.begin.commit, ordinal: open.ordinal };
         open.ordinal += 1;
+        if !open.is_stored() {
+            return Ok(());
+        }
+        if relations.in_doubt() {
+            return Err(StreamError::Order(UNSEEN));
+        }
+        let plan = relations.plan(relation).ok_or(StreamError::Order("a row before its table's shape"))?;
         match plan {
-            Plan::Synced(table) if !open.known => {
+            Plan::Synced(table) => {
                 let routed =
                     route(table).map_err(|source| StreamError::Row { table: table.table.clone(), source })?;
                 for (bucket, changes) in routed {
-                    batch.push(at, &bucket, open.origin.as_ref(), &changes);
-                    open.buckets.insert(bucket);
+                    open.push(at, bucket, &changes, batch);
                 }
+                open.left_out = open.bytes > *cap;
             }
             Plan::Heartbeat { sequence, nonce } => {
                 if let Some(row) = inserted {
                     open.heartbeat = heartbeat(row, *sequence, *nonce);
                 }
             }
-            Plan::Broken { table, problem } if !open.known => return Err(broken(table, problem)),
-            Plan::Synced(_) | Plan::Ignored | Plan::Broken { .. } => {}
+            Plan::Broken { table, problem } => return Err(broken(table, problem)),
+            Plan::Ignored => {}
         }
         Ok(())
     }
@@ -162,19 +213,25 @@ impl Assembler {
         let open = open.as_mut().ok_or(StreamError::Order("a truncate outside a transaction"))?;
         let at = Position { commit: open.begin.commit, ordinal: open.ordinal };
         open.ordinal += 1;
+        known.turn_to_rows();
+        if !open.is_stored() {
+            return Ok(());
+        }
+        if known.in_doubt() {
+            return Err(StreamError::Order(UNSEEN));
+        }
         let mut emptied = Vec::new();
         for relation in relations {
             let plan =
                 known.plan(*relation).ok_or(StreamError::Order("a truncate before its table's shape"))?;
             match plan {
                 Plan::Synced(table) => emptied.push(table.emptied()),
-                Plan::Broken { table, problem } if !open.known => return Err(broken(table, problem)),
-                Plan::Heartbeat { .. } | Plan::Ignored | Plan::Broken { .. } => {}
+                Plan::Broken { table, problem } => return Err(broken(table, problem)),
+                Plan::Heartbeat { .. } | Plan::Ignored => {}
             }
         }
-        if !open.known && !emptied.is_empty() {
-            batch.push(at, &Bucket::Shared, open.origin.as_ref(), &emptied);
-            open.buckets.insert(Bucket::Shared);
+        if !emptied.is_empty() {
+            open.push(at, Bucket::Shared, &emptied, batch);
         }
         Ok(())
     }
@@ -187,20 +244,41 @@ impl Assembler {
         if open.known {
             return Ok(None);
         }
+        self.end.written += u64::try_from(open.bytes).unwrap_or(u64::MAX);
         batch.commit(CommitRecord {
             commit: commit.commit,
             end: commit.end,
-            previous: self.newest,
+            previous: self.end.newest,
             xid: open.begin.xid,
             changes: open.ordinal,
             committed_at: commit.committed_at,
             origin: open.origin,
             buckets: open.buckets.into_iter().collect(),
             buckets_elsewhere: false,
+            written: self.end.written,
+            left_out: open.left_out,
         });
-        self.newest = commit.commit;
-        let (xid, changes) = (open.begin.xid, open.ordinal);
-        Ok(Some(Finished { commit: commit.commit, end: commit.end, xid, changes, heartbeat: open.heartbeat }))
+        self.end.newest = commit.commit;
+        Ok(Some(Finished {
+            commit: commit.commit,
+            end: commit.end,
+            xid: open.begin.xid,
+            changes: open.ordinal,
+            heartbeat: open.heartbeat,
+            left_out: open.left_out,
+        }))
+    }
+}
+
+impl Open {
+    /// Whether its rows go into the log.
+    fn is_stored(&self) -> bool {
+        !self.known && !self.left_out
+    }
+
+    fn push(&mut self, at: Position, bucket: Bucket, changes: &[Change], batch: &mut Batch) {
+        self.bytes += batch.push(at, &bucket, self.origin.as_ref(), changes);
+        self.buckets.insert(bucket);
     }
 }
 

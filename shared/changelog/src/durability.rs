@@ -1,6 +1,54 @@
-//! What Redis says of itself in, what an operator should know about the log's safety out.
+//! What Redis says of itself in, how safe the log is out.
 
-use crate::{connect::Connection, error::LogError};
+use std::time::Duration;
+
+use posduif_model::{Epoch, Lsn};
+
+use crate::{connect::Connection, error::LogError, writer::LogWriter};
+
+/// What a server says of the durability of what was written so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// In the append-only files of this server and of as many replicas as asked for.
+    OnDisk,
+    /// Not within the time given.
+    NotYet,
+    /// The server cannot tell: older than Redis 7.2, or without an append-only file.
+    Unsupported,
+}
+
+impl LogWriter {
+    /// Whether everything up to a published watermark with this end is on disk here and on `replicas` replicas.
+    ///
+    /// WAITAOF vouches for the writes of its own connection and for all before them, so a note of `end` is written first
+    /// (Redis manual, "WAITAOF").
+    ///
+    /// # Errors
+    /// `Diverged` when the log is no longer this writer's: what is on disk then is not what it wrote.
+    pub async fn prove(
+        &mut self,
+        epoch: &Epoch,
+        end: Lsn,
+        replicas: u32,
+        patience: Duration,
+    ) -> Result<Proof, LogError> {
+        let mut call = self.scripts.prove.key(self.keys.token());
+        call.key(self.keys.state()).arg(self.token).arg(epoch.to_string()).arg(end.get());
+        let () = call.invoke_async(&mut self.connection).await?;
+        let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        let asked = redis::cmd("WAITAOF")
+            .arg((1, replicas, patience))
+            .query_async::<(u32, u32)>(&mut self.connection)
+            .await;
+        match asked {
+            Ok((here, there)) if here >= 1 && there >= replicas => Ok(Proof::OnDisk),
+            Ok(_) => Ok(Proof::NotYet),
+            // An unknown command, no append-only file, or a user that may not ask.
+            Err(error) if matches!(error.code(), Some("ERR" | "NOPERM")) => Ok(Proof::Unsupported),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
 
 /// Sentences about settings that put the log at risk; none for a server that is set up as it should be.
 ///
@@ -23,6 +71,13 @@ fn judge(info: &str) -> Vec<String> {
             "Redis forgets the log when it restarts, and devices resync; set appendonly yes".to_owned(),
         );
     }
+    let bytes = |name| field(name).and_then(|value| value.parse::<u64>().ok()).unwrap_or(0);
+    let (used, most) = (bytes("used_memory"), bytes("maxmemory"));
+    if most > 0 && used.saturating_mul(10) > most.saturating_mul(9) {
+        concerns.push(format!(
+            "Redis uses {used} of {most} bytes; raise maxmemory or lower sync.retention.max_bytes"
+        ));
+    }
     concerns
 }
 
@@ -35,5 +90,8 @@ mod tests {
         let good = "# Memory\r\nmaxmemory_policy:noeviction\r\n# Persistence\r\naof_enabled:1\r\n";
         assert!(judge(good).is_empty());
         assert_eq!(judge("maxmemory_policy:allkeys-lru\r\naof_enabled:0\r\n").len(), 2);
+        assert_eq!(judge("used_memory:91\r\nmaxmemory:100\r\n").len(), 1);
+        assert!(judge("used_memory:89\r\nmaxmemory:100\r\n").is_empty());
+        assert!(judge("used_memory:91\r\nmaxmemory:0\r\n").is_empty());
     }
 }

@@ -38,6 +38,27 @@ impl Keys {
         format!("{}:{epoch}:touched:{}", self.prefix, commit.get())
     }
 
+    /// Prefix of every key that belongs to an epoch.
+    pub fn epoch(&self, epoch: &Epoch) -> String {
+        format!("{}:{epoch}:", self.prefix)
+    }
+
+    /// Stream: a copy of `shared` without displaced entries while compaction makes it.
+    pub fn compacting(&self, epoch: &Epoch) -> String {
+        format!("{}:{epoch}:compacting", self.prefix)
+    }
+
+    /// Hash: epochs that were replaced, by the Redis server's time of that in seconds since 1970.
+    pub fn retired(&self) -> String {
+        format!("{}:retired", self.prefix)
+    }
+
+    /// Sorted set: snapshots under way as `<epoch> <commit> <device>`, by the time in seconds since 1970 until which
+    /// the log keeps what they will replay.
+    pub fn leases(&self) -> String {
+        format!("{}:leases", self.prefix)
+    }
+
     /// Hash: what the API must know to authenticate a device without PostgreSQL.
     pub fn device_auth(&self, device: &DeviceId) -> String {
         format!("{}:device:{device}", self.prefix)
@@ -58,6 +79,9 @@ mod tests {
             keys.commits(&epoch),
             keys.bucket(&epoch, &Bucket::Shared),
             keys.touched(&epoch, Lsn::new(3)),
+            keys.compacting(&epoch),
+            keys.retired(),
+            keys.leases(),
             keys.device_auth(&"d".parse().unwrap()),
         ];
         assert!(names.iter().all(|name| name.starts_with("posduif:{t1}:")), "{names:?}");

@@ -4,6 +4,7 @@
 //! them together, and what a fail-over loses is always a tail of what was written.
 
 pub mod batch;
+pub mod compact;
 pub mod connect;
 pub mod device_auth;
 pub mod durability;
@@ -11,11 +12,14 @@ pub mod entry;
 pub mod error;
 pub mod fold;
 pub mod key;
+mod lease;
 pub mod page;
 pub mod reader;
 pub mod record;
 mod script;
 pub mod state;
+mod sweep;
+mod trim;
 pub mod writer;
 
 pub use batch::Batch;

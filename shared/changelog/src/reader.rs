@@ -19,8 +19,8 @@ type StoredEntry = (String, Vec<(String, Vec<u8>)>);
 /// Reads the log of one tenant.
 #[derive(Clone, Debug)]
 pub struct LogReader {
-    pool: RedisPool,
-    keys: Keys,
+    pub(crate) pool: RedisPool,
+    pub(crate) keys: Keys,
 }
 
 /// How a read ended.
@@ -29,8 +29,9 @@ pub enum Read {
     Page(Page),
     /// The log was trimmed past the reader, or another epoch began; the reader needs a snapshot.
     Expired,
-    /// Redis fell back behind what it had published; the ingester will write the lost tail again.
-    Behind,
+    /// The state moved on or back between two looks: Redis lost a tail that the ingester will write again, or a
+    /// compaction went past where the reader wanted to stop. The reader looks at the state again.
+    Moved,
 }
 
 impl LogReader {
@@ -65,7 +66,7 @@ impl LogReader {
         match (state, merged) {
             (None, _) => Ok(Read::Expired),
             (Some(state), _) if state.epoch != *epoch || state.floor > after => Ok(Read::Expired),
-            (Some(state), _) if state.watermark.commit < upto => Ok(Read::Behind),
+            (Some(state), _) if state.watermark.commit < upto || state.compacted > upto => Ok(Read::Moved),
             (_, Merged::Page(page)) => Ok(Read::Page(page)),
             (_, Merged::Incomplete(commit)) => {
                 Err(LogError::Corrupt(format!("unbounded read cut at {commit}")))

@@ -27,6 +27,11 @@ pub struct CommitRecord {
     /// The buckets that got entries; empty with `buckets_elsewhere` when there are too many to name.
     pub buckets: Vec<Bucket>,
     pub buckets_elsewhere: bool,
+    /// Payload bytes of everything stored in this epoch up to and including this transaction: the difference of
+    /// two commits is what lies between them.
+    pub written: u64,
+    /// The transaction was larger than the log takes: its rows are not stored, whoever is below takes a snapshot.
+    pub left_out: bool,
 }
 
 impl CommitRecord {
@@ -37,7 +42,11 @@ impl CommitRecord {
             ("xid", self.xid.to_string()),
             ("changes", self.changes.to_string()),
             ("at", self.committed_at.to_string()),
+            ("written", self.written.to_string()),
         ];
+        if self.left_out {
+            fields.push(("left_out", "1".to_owned()));
+        }
         if let Some(device) = &self.origin {
             fields.push(("origin", device.to_string()));
         }
@@ -78,6 +87,8 @@ impl CommitRecord {
                 false => named.split_whitespace().map(|b| b.parse().ok()).collect::<Option<_>>()?,
             },
             buckets_elsewhere,
+            written: text("written")?.parse().ok()?,
+            left_out: text("left_out").is_some(),
         })
     }
 }
@@ -98,12 +109,20 @@ mod tests {
             origin: Some("phone".parse().unwrap()),
             buckets: vec![Bucket::Shared, "user:00000000-0000-0000-0000-000000000001".parse().unwrap()],
             buckets_elsewhere: false,
+            written: u64::MAX,
+            left_out: false,
         };
         for _ in 0..2 {
             let fields: Vec<_> = record.fields().into_iter().map(|(n, v)| (n.to_owned(), v)).collect();
             let id = format!("{}-0", record.commit.get());
             assert_eq!(CommitRecord::parse(&id, &fields).unwrap(), record);
-            record = CommitRecord { origin: None, buckets: vec![], buckets_elsewhere: true, ..record };
+            record = CommitRecord {
+                origin: None,
+                buckets: vec![],
+                buckets_elsewhere: true,
+                left_out: true,
+                ..record
+            };
         }
     }
 }

@@ -31,6 +31,9 @@ pub struct LogState {
     pub watermark: Watermark,
     /// No change at or below this commit can be read any more.
     pub floor: Lsn,
+    /// Older versions of shared rows up to this commit may be gone: a reader that stops before it would hold a state
+    /// that PostgreSQL never had.
+    pub compacted: Lsn,
     /// The highest commit of which any entry was ever stored, even if only a part of it.
     pub top: Lsn,
     /// Why this log must not be continued, if a writer found a reason.
@@ -54,6 +57,7 @@ impl LogState {
             ("commit", self.watermark.commit.get().to_string()),
             ("end", self.watermark.end.get().to_string()),
             ("floor", self.floor.get().to_string()),
+            ("compacted", self.compacted.get().to_string()),
             ("top", self.top.get().to_string()),
             ("rules", self.rules.to_string()),
             ("tables", self.tables.clone()),
@@ -88,6 +92,7 @@ impl LogState {
             base: lsn("base")?,
             watermark: Watermark { commit: lsn("commit")?, end: lsn("end")? },
             floor: lsn("floor")?,
+            compacted: lsn("compacted")?,
             top: lsn("top")?,
             broken: fields.get("broken").cloned(),
             rules: RulesHash::from_stored(fields.get("rules")?),

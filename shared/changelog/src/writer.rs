@@ -15,17 +15,19 @@ use crate::{
     state::{Heartbeat, LogState, Watermark},
 };
 
-type StoredEntry = (String, Vec<(String, Vec<u8>)>);
+pub(crate) type StoredEntry = (String, Vec<(String, Vec<u8>)>);
 
 /// Writes the log of one tenant under one fencing token.
 ///
 /// It owns its connection: order and durability proofs hold per connection, not per server.
 #[derive(Debug)]
 pub struct LogWriter {
-    connection: Connection,
-    keys: Keys,
-    token: i64,
-    scripts: Scripts,
+    pub(crate) connection: Connection,
+    pub(crate) keys: Keys,
+    pub(crate) token: i64,
+    pub(crate) scripts: Scripts,
+    /// The server's number of this connection.
+    client: i64,
 }
 
 impl LogWriter {
@@ -33,11 +35,32 @@ impl LogWriter {
     ///
     /// # Errors
     /// `Fenced` when Redis has seen a higher token.
-    pub async fn claim(connection: Connection, tenant: &TenantId, token: i64) -> Result<Self, LogError> {
-        let mut writer = LogWriter { connection, keys: Keys::new(tenant), token, scripts: Scripts::new() };
-        let claim = &writer.scripts.claim;
-        let () = claim.key(writer.keys.token()).arg(token).invoke_async(&mut writer.connection).await?;
-        Ok(writer)
+    pub async fn claim(mut connection: Connection, tenant: &TenantId, token: i64) -> Result<Self, LogError> {
+        let (keys, scripts) = (Keys::new(tenant), Scripts::new());
+        let () = scripts.claim.key(keys.token()).arg(token).invoke_async(&mut connection).await?;
+        let client = client_id(&mut connection).await?;
+        Ok(LogWriter { connection, keys, token, scripts, client })
+    }
+
+    /// Goes on over another connection, under the same token, after an answer was lost.
+    ///
+    /// The old connection is ended at the server first: a command of it that is still on its way must not be carried
+    /// out after what comes next. The token is not claimed anew: a Redis that lost it lost more than that.
+    ///
+    /// # Errors
+    /// `Unavailable` while Redis cannot be asked.
+    pub async fn reconnect(&mut self, mut connection: Connection) -> Result<(), LogError> {
+        let client = client_id(&mut connection).await?;
+        // An answer of 0: it has ended already.
+        let kill = redis::cmd("CLIENT").arg("KILL").arg("ID").arg(self.client).to_owned();
+        let _: i64 = kill.query_async(&mut connection).await?;
+        (self.connection, self.client) = (connection, client);
+        Ok(())
+    }
+
+    /// For questions about the server itself.
+    pub fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
     }
 
     pub fn keys(&self) -> &Keys {
@@ -53,7 +76,7 @@ impl LogWriter {
     /// Replaces the state: a new epoch begins, cursors of earlier ones are refused from now on.
     pub async fn open(&mut self, state: &LogState) -> Result<(), LogError> {
         let mut call = self.scripts.open.key(self.keys.token());
-        call.key(self.keys.state()).arg(self.token);
+        call.key(self.keys.state()).key(self.keys.retired()).arg(self.token);
         for (name, value) in state.to_fields() {
             call.arg(name).arg(value);
         }
@@ -61,30 +84,25 @@ impl LogWriter {
     }
 
     /// The newest commit entry of an epoch, `None` while it has none.
-    pub async fn newest_commit(&mut self, epoch: &Epoch) -> Result<Option<Lsn>, LogError> {
+    pub async fn newest_commit(&mut self, epoch: &Epoch) -> Result<Option<CommitRecord>, LogError> {
         let found: Vec<StoredEntry> = redis::cmd("XREVRANGE")
             .arg((self.keys.commits(epoch), "+", "-", "COUNT", 1))
             .query_async(&mut self.connection)
             .await?;
-        match found.first() {
-            None => Ok(None),
-            Some((id, _)) => {
-                let position: Position = id.parse().map_err(|_| LogError::Corrupt(format!("commit {id}")))?;
-                Ok(Some(position.commit))
-            }
-        }
+        found.first().map(|(id, fields)| CommitRecord::parse(id, fields)).transpose()
     }
 
-    /// The commits after `after`, oldest first, at most `limit`: what a predecessor stored but did not publish.
-    pub async fn commits_after(
+    /// The commits after `after` and up to `upto`, oldest first, at most `limit`.
+    pub async fn commits(
         &mut self,
         epoch: &Epoch,
         after: Lsn,
+        upto: Lsn,
         limit: usize,
     ) -> Result<Vec<CommitRecord>, LogError> {
-        let start = format!("({}", Position::last_of(after));
+        let (first, last) = (format!("({}", Position::last_of(after)), Position::last_of(upto).to_string());
         let found: Vec<StoredEntry> = redis::cmd("XRANGE")
-            .arg((self.keys.commits(epoch), start, "+", "COUNT", limit))
+            .arg((self.keys.commits(epoch), first, last, "COUNT", limit))
             .query_async(&mut self.connection)
             .await?;
         found.iter().map(|(id, fields)| CommitRecord::parse(id, fields)).collect()
@@ -113,17 +131,22 @@ impl LogWriter {
         Ok(call.invoke_async(&mut self.connection).await?)
     }
 
-    /// Lets readers see everything up to `watermark`, and remembers the newest heartbeat below it.
+    /// Lets readers see everything up to `watermark`, and remembers the newest heartbeat below it. Repeating it changes
+    /// nothing.
+    ///
+    /// `floor` is the newest commit at or below the watermark whose rows were left out: readers below it need a snapshot.
     pub async fn publish(
         &mut self,
         epoch: &Epoch,
         watermark: Watermark,
         heartbeat: Option<Heartbeat>,
+        floor: Option<Lsn>,
     ) -> Result<(), LogError> {
         let beat = heartbeat.map(|beat| format!("{} {}", beat.sequence, beat.nonce)).unwrap_or_default();
         let mut call = self.scripts.publish.key(self.keys.token());
         call.key(self.keys.state()).key(self.keys.commits(epoch)).arg(self.token).arg(epoch.to_string());
         call.arg(watermark.commit.get()).arg(watermark.end.get()).arg(beat);
+        call.arg(floor.map(|lsn| lsn.get().to_string()).unwrap_or_default());
         Ok(call.invoke_async(&mut self.connection).await?)
     }
 
@@ -146,4 +169,8 @@ impl LogWriter {
         let held: Option<i64> = connection.get(Keys::new(tenant).token()).await?;
         Ok(held.unwrap_or(0))
     }
+}
+
+async fn client_id(connection: &mut Connection) -> Result<i64, LogError> {
+    Ok(redis::cmd("CLIENT").arg("ID").query_async(connection).await?)
 }

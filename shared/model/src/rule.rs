@@ -125,6 +125,8 @@ impl fmt::Display for RulesHash {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleSet {
     tables: Vec<TableDeclaration>,
+    /// The operator's tables in the order of the file.
+    declared: Vec<TableName>,
     hash: RulesHash,
 }
 
@@ -143,7 +145,8 @@ impl RuleSet {
         tables.extend_from_slice(declared);
         tables.sort_by(|a, b| a.table.cmp(&b.table));
         let hash = hash(&tables);
-        Ok(RuleSet { tables, hash })
+        let declared = declared.iter().map(|declaration| declaration.table.clone()).collect();
+        Ok(RuleSet { tables, declared, hash })
     }
 
     /// The declarations, ordered by table name.
@@ -153,6 +156,14 @@ impl RuleSet {
 
     pub fn find(&self, table: &TableName) -> Option<&TableDeclaration> {
         self.tables.iter().find(|declaration| declaration.table == *table)
+    }
+
+    /// Where the configuration declares a table, for messages; the built-in ones have no place in the file.
+    pub fn place(&self, table: &TableName) -> String {
+        match self.declared.iter().position(|declared| declared == table) {
+            Some(index) => format!("sync.tables[{index}]"),
+            None => format!("sync.tables (built in: {table})"),
+        }
     }
 
     pub fn hash(&self) -> &RulesHash {
@@ -275,6 +286,17 @@ mod tests {
         assert_eq!(overridden.tables().len(), 2);
         assert_eq!(overridden.find(&users), Some(&own));
         assert_ne!(plain.hash(), overridden.hash());
+    }
+
+    #[test]
+    fn a_place_counts_as_the_file_does_and_not_as_names_sort() {
+        let rules = RuleSet::new(&[
+            TableDeclaration { table: "zoo".parse().unwrap(), ..tasks(None) },
+            TableDeclaration { table: "ant".parse().unwrap(), ..tasks(None) },
+        ])
+        .unwrap();
+        let places = ["zoo", "ant", "users"].map(|table| rules.place(&table.parse().unwrap()));
+        assert_eq!(places, ["sync.tables[0]", "sync.tables[1]", "sync.tables (built in: public.users)"]);
     }
 
     #[test]

@@ -11,7 +11,8 @@ use tokio::{
 
 use super::PATIENCE;
 use crate::{
-    catalog::CatalogError, gate::GateError, guard::GuardError, pipeline::PipelineError, wal::WalError,
+    catalog::CatalogError, gate::GateError, guard::GuardError, lookout::LookoutError,
+    pipeline::PipelineError, wal::WalError,
 };
 
 /// How long the real reason of an end may come after its consequences.
@@ -38,8 +39,16 @@ pub enum SessionError {
     Pipeline(#[from] PipelineError),
     #[error(transparent)]
     Guard(#[from] GuardError),
+    #[error(transparent)]
+    Lookout(#[from] LookoutError),
     #[error("replication slot {0} belongs to another database or plugin; set sync.wal.slot_name")]
     ForeignSlot(String),
+    #[error(
+        "replication slot {slot} was created {created} times within an hour and is gone again ({why}); not creating \
+         another one before the hour is over, because each makes every device resync. wal_removed: raise \
+         max_slot_wal_keep_size; idle_timeout: raise idle_replication_slot_timeout; otherwise find out who drops it"
+    )]
+    SlotKeepsVanishing { slot: String, created: i64, why: String },
     #[error("PostgreSQL did not answer within {} s", PATIENCE.as_secs())]
     Silent,
     #[error("the connection to PostgreSQL was closed")]

@@ -2,7 +2,7 @@
 
 use posduif_changelog::{LogError, LogState, LogWriter, Watermark};
 use posduif_model::{Epoch, Lsn};
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tokio_postgres::Client;
 
 use super::{PATIENCE, Session, SessionError};
@@ -10,38 +10,36 @@ use crate::{
     catalog::Catalog,
     epoch::{Evidence, Reason, verdict},
     guard::Guard,
-    heartbeat,
+    heartbeat, link,
+    lookout::Lookout,
+    storage::Storage,
+    transaction::LogEnd,
     wal::{Halves, ReplicationConnection, Slot, System, WalError},
 };
 
 /// A tenant that this process may write for.
 pub struct Taken {
     pub state: LogState,
-    /// The newest commit entry of the log.
-    pub newest: Lsn,
+    pub end: LogEnd,
     pub token: i64,
     /// Where the slot stands.
     pub confirmed: Lsn,
     pub writer: LogWriter,
     pub halves: Halves,
     pub guard: Guard,
+    pub catalog: Catalog,
+    pub lookout: Lookout,
 }
 
 /// Holds the slot, then draws a fencing token, then looks at the log: in this order nobody else can be writing.
-pub async fn take_over(session: &Session, sql: &Client, catalog: &Catalog) -> Result<Taken, SessionError> {
+pub async fn take_over(session: &Session, sql: &Client) -> Result<Taken, SessionError> {
     let name = session.wal.slot_name(session.tenant.url.database());
     let mut replication = session.replication().await?;
     let system = within(replication.identify_system()).await?;
     let new_slot = ensure_slot(session, sql, &mut replication, &name).await?;
-    let guard = Guard {
-        rules: session.rules.clone(),
-        publication: session.wal.publication.clone(),
-        fingerprint: catalog.fingerprint().to_owned(),
-        slot: name.clone(),
-        walsender: replication.pid(),
-    };
+    let guard = Guard { slot: name.clone(), walsender: replication.pid() };
     let halves = within(replication.start(&name, &session.wal.publication)).await?;
-    guard.check_walsender(sql).await?;
+    guard.check(sql).await?;
     let (token, mut writer) = claim(session, sql, &guard).await?;
     let confirmed = match Slot::find(sql, &name).await? {
         Some(slot) => slot.confirmed,
@@ -54,8 +52,9 @@ pub async fn take_over(session: &Session, sql: &Client, catalog: &Catalog) -> Re
         }
         state => state?,
     };
-    let found =
-        Found { system: &system, new_slot, confirmed, log: log.as_ref(), tables: catalog.fingerprint() };
+    // Only now: a predecessor may have come to know new partitions until then.
+    let catalog = Catalog::load(sql, &session.rules, &session.wal.publication).await?;
+    let found = Found { system: &system, new_slot, confirmed, log: log.as_ref(), catalog: &catalog };
     let reason = judge(session, sql, &mut writer, &found).await?;
     let state = match (reason, log) {
         (None, Some(mut log)) => {
@@ -66,16 +65,28 @@ pub async fn take_over(session: &Session, sql: &Client, catalog: &Catalog) -> Re
             log
         }
         (reason, _) => {
-            let opening = Opening { token, system: &system, tables: catalog.fingerprint() };
+            let opening = Opening { token, system: &system, catalog: &catalog };
             open_epoch(session, sql, &mut writer, &opening, &reason.unwrap_or(Reason::LogMissing)).await?
         }
     };
-    let newest = writer.newest_commit(&state.epoch).await?.unwrap_or(state.base);
+    let lookout = Lookout {
+        rules: session.rules.clone(),
+        publication: session.wal.publication.clone(),
+        epoch: state.epoch,
+        token,
+        fingerprint: catalog.fingerprint().to_owned(),
+        storage: watch::Sender::default(),
+    };
+    lookout.keep(sql, catalog.storage()).await?;
+    let end = match writer.newest_commit(&state.epoch).await? {
+        Some(record) => LogEnd { newest: record.commit, written: record.written },
+        None => LogEnd { newest: state.base, written: 0 },
+    };
     tracing::info!(
-        tenant = %session.tenant.id, slot = name, epoch = %state.epoch, token, %confirmed, %newest,
+        tenant = %session.tenant.id, slot = name, epoch = %state.epoch, token, %confirmed, newest = %end.newest,
         watermark = %state.watermark.commit, "took the tenant over"
     );
-    Ok(Taken { state, newest, token, confirmed, writer, halves, guard })
+    Ok(Taken { state, end, token, confirmed, writer, halves, guard, catalog, lookout })
 }
 
 /// A command of the replication connection that PostgreSQL answers at once.
@@ -91,21 +102,43 @@ async fn ensure_slot(
     name: &str,
 ) -> Result<Option<String>, SessionError> {
     let tenant = &session.tenant.id;
-    let why = match Slot::find(sql, name).await? {
-        None => "there was none".to_owned(),
+    let (why, lost) = match Slot::find(sql, name).await? {
+        None => ("there was none".to_owned(), false),
         Some(slot) if slot.plugin != "pgoutput" || slot.database != session.tenant.url.database() => {
             return Err(SessionError::ForeignSlot(name.to_owned()));
         }
-        Some(Slot { fault: None, .. }) => return Ok(None),
-        Some(Slot { fault: Some(fault), .. }) => {
-            tracing::error!(%tenant, slot = name, reason = fault.0, "the slot is lost; replacing it");
-            within(replication.drop_slot(name)).await?;
-            fault.0
+        Some(Slot { fault: None, failover, .. }) => {
+            if !failover && let Err(error) = within(replication.keep_on_failover(name)).await {
+                tracing::warn!(%tenant, slot = name, %error, "the slot will not survive a fail-over of PostgreSQL");
+            }
+            return Ok(None);
         }
+        Some(Slot { fault: Some(fault), .. }) => (fault.0, true),
     };
+    check_recreations(sql, name, &why).await?;
+    if lost {
+        tracing::error!(%tenant, slot = name, reason = why, "the slot is lost; replacing it");
+        within(replication.drop_slot(name)).await?;
+    }
     tracing::info!(%tenant, slot = name, why, "creating the slot; this waits for running transactions to end");
     replication.create_slot(name).await?;
     Ok(Some(why))
+}
+
+/// Slots that may be created within an hour: every one makes all devices resync.
+const MOST_SLOTS: i64 = 4;
+
+/// Refuses to create slot after slot on a server that keeps losing them.
+async fn check_recreations(sql: &Client, name: &str, why: &str) -> Result<(), SessionError> {
+    let count = "SELECT count(*) FROM posduif_engine.epoch_history
+                  WHERE reason = 'new_slot' AND opened_at > now() - interval '1 hour'";
+    let created: i64 = sql.query_one(count, &[]).await?.get(0);
+    match created < MOST_SLOTS {
+        true => Ok(()),
+        false => {
+            Err(SessionError::SlotKeepsVanishing { slot: name.to_owned(), created, why: why.to_owned() })
+        }
+    }
 }
 
 /// Draws tokens from the database until Redis takes one.
@@ -119,11 +152,11 @@ async fn claim(session: &Session, sql: &Client, guard: &Guard) -> Result<(i64, L
         Err(SessionError::Log(LogError::Fenced)) => {}
         claimed => return Ok((token, claimed?)),
     }
-    let mut redis = session.redis().await?;
+    let mut redis = link::open(&session.redis).await?;
     let seen = LogWriter::highest_token(&mut redis, &session.tenant.id).await?;
     tracing::warn!(tenant = %session.tenant.id, token, seen, "the fencing sequence lies behind Redis; moving it on");
     // Not by somebody whose walsender has died meanwhile and whose successor issued that token.
-    guard.check_walsender(sql).await?;
+    guard.check(sql).await?;
     let advance = "SELECT setval('posduif_engine.fencing_token', greatest($1::bigint, $2::bigint))";
     sql.execute(advance, &[&seen, &token]).await?;
     let token: i64 = sql.query_one(draw, &[]).await?.get(0);
@@ -135,7 +168,7 @@ struct Found<'a> {
     new_slot: Option<String>,
     confirmed: Lsn,
     log: Option<&'a LogState>,
-    tables: &'a str,
+    catalog: &'a Catalog,
 }
 
 /// Gathers the evidence and decides whether the log goes on.
@@ -145,12 +178,14 @@ async fn judge(
     writer: &mut LogWriter,
     found: &Found<'_>,
 ) -> Result<Option<Reason>, SessionError> {
-    let registered: String = sql.query_one("SELECT epoch FROM posduif_engine.sync_epoch", &[]).await?.get(0);
+    let kept = sql.query_one("SELECT epoch, relations FROM posduif_engine.sync_epoch", &[]).await?;
+    let (registered, relations): (String, String) = (kept.get(0), kept.get(1));
+    let follows = |earlier: Storage| found.catalog.storage().follows(&earlier).is_ok();
     // Asked now and not before the slot was held: a predecessor may have moved the log on until then.
     let flushed = flushed(sql).await?;
     let (mut newest_commit, mut heartbeat_found, mut left_log_timeline) = (None, true, None);
     if let Some(log) = found.log {
-        newest_commit = writer.newest_commit(&log.epoch).await?;
+        newest_commit = writer.newest_commit(&log.epoch).await?.map(|record| record.commit);
         if let Some(beat) = log.heartbeat {
             heartbeat_found = heartbeat::exists(sql, beat).await?;
         }
@@ -171,7 +206,8 @@ async fn judge(
         newest_commit,
         heartbeat_found,
         rules: session.rules.hash(),
-        tables: found.tables,
+        tables: found.catalog.fingerprint(),
+        storage_follows: relations.parse().is_ok_and(follows),
     }))
 }
 
@@ -185,7 +221,7 @@ async fn flushed(sql: &Client) -> Result<Lsn, SessionError> {
 struct Opening<'a> {
     token: i64,
     system: &'a System,
-    tables: &'a str,
+    catalog: &'a Catalog,
 }
 
 /// Opens an epoch, first in PostgreSQL and then in Redis: cut short between them, the next look opens another.
@@ -204,13 +240,16 @@ async fn open_epoch(
     let (word, sentence) = reason.describe();
     let epoch = Epoch::from_random(rand::random());
     let base = flushed(sql).await?;
-    let updated = sql
-        .execute(
-            "UPDATE posduif_engine.sync_epoch SET epoch = $1, token = $2, reason = $3, opened_at = now()
-              WHERE token < $2",
-            &[&epoch.to_string(), &opening.token, &sentence],
-        )
-        .await?;
+    // One statement, so that the history never lacks the epoch that is registered. What is older than a season is of no
+    // use to anybody.
+    let register = "WITH registered AS (
+                        UPDATE posduif_engine.sync_epoch SET epoch = $1, token = $2, reason = $3, opened_at = now()
+                         WHERE token < $2 RETURNING epoch),
+                    outdated AS (
+                        DELETE FROM posduif_engine.epoch_history WHERE opened_at < now() - interval '90 days')
+                    INSERT INTO posduif_engine.epoch_history (epoch, token, reason, detail)
+                    SELECT epoch, $2, $4, $3 FROM registered";
+    let updated = sql.execute(register, &[&epoch.to_string(), &opening.token, &sentence, &word]).await?;
     if updated == 0 {
         return Err(LogError::Fenced.into());
     }
@@ -221,10 +260,11 @@ async fn open_epoch(
         base,
         watermark: Watermark { commit: base, end: base },
         floor: base,
+        compacted: base,
         top: base,
         broken: None,
         rules: session.rules.hash().clone(),
-        tables: opening.tables.to_owned(),
+        tables: opening.catalog.fingerprint().to_owned(),
         unready_below: Some(running.parse().map_err(|_| SessionError::Closed)?),
         heartbeat: None,
         system: opening.system.identifier.clone(),

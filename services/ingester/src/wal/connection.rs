@@ -78,6 +78,12 @@ impl ReplicationConnection {
         self.rows(&format!("{create} (SNAPSHOT 'nothing', FAILOVER true)")).await.map(drop)
     }
 
+    /// Has standbys keep a copy of an unused slot.
+    pub async fn keep_on_failover(&mut self, slot: &str) -> Result<(), WalError> {
+        let alter = format!("ALTER_REPLICATION_SLOT {} (FAILOVER true)", quote_identifier(slot));
+        self.rows(&alter).await.map(drop)
+    }
+
     /// Drops the slot, waiting until whoever uses it has let go.
     pub async fn drop_slot(&mut self, slot: &str) -> Result<(), WalError> {
         self.rows(&format!("DROP_REPLICATION_SLOT {} WAIT", quote_identifier(slot))).await.map(drop)

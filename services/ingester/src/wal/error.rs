@@ -17,6 +17,8 @@ pub enum WalError {
     Incomplete(&'static str),
     #[error("the session that read the stream is gone")]
     Abandoned,
+    #[error("PostgreSQL is shutting down and waits for the end of this connection")]
+    ShuttingDown,
     #[error("PostgreSQL said nothing for {0} s; taking the connection for dead")]
     Silent(u64),
 }

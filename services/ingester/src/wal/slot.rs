@@ -12,6 +12,8 @@ pub struct Slot {
     pub confirmed: Lsn,
     /// The walsender that uses it.
     pub active_pid: Option<i32>,
+    /// Whether standbys keep a copy of it (PostgreSQL 17 and later).
+    pub failover: bool,
     /// Why the slot can no longer be read, if it cannot.
     pub fault: Option<SlotFault>,
 }
@@ -26,7 +28,7 @@ impl Slot {
         let row = client
             .query_opt(
                 "SELECT coalesce(plugin, ''), coalesce(database, ''), confirmed_flush_lsn::text,
-                        wal_status, invalidation_reason, active_pid
+                        wal_status, invalidation_reason, active_pid, failover
                    FROM pg_replication_slots WHERE slot_name = $1",
                 &[&name],
             )
@@ -40,6 +42,7 @@ impl Slot {
                 database: row.get(1),
                 confirmed: confirmed.and_then(|text| text.parse().ok()).unwrap_or_default(),
                 active_pid: row.get(5),
+                failover: row.get(6),
                 fault: invalidation.or(lost).map(SlotFault),
             }
         }))

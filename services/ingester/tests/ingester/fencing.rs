@@ -1,74 +1,9 @@
 //! P5 and P4 at the scripts themselves: who may write, and after what.
 
-use posduif_changelog::{
-    Batch, CommitRecord, Keys, LogError, LogState, LogWriter, Timeouts, Watermark, connect::connect,
-};
-use posduif_model::{Bucket, Change, Epoch, Lsn, Op, TenantId, rule::RulesHash};
-use posduif_testkit::Servers;
+use posduif_changelog::{Batch, Keys, LogError, LogState, Watermark};
+use posduif_model::{Epoch, Lsn};
 
-async fn writer(tenant: &TenantId, token: i64) -> Result<LogWriter, LogError> {
-    let url = Servers::shared().await.redis_url();
-    LogWriter::claim(connect(url, Timeouts::default()).await?, tenant, token).await
-}
-
-fn fresh() -> (TenantId, LogState) {
-    let tenant = format!("t{}", rand::random::<u64>()).parse().unwrap();
-    let base = Lsn::new(10);
-    let state = LogState {
-        epoch: Epoch::from_random(rand::random()),
-        base,
-        watermark: Watermark { commit: base, end: base },
-        floor: base,
-        top: base,
-        broken: None,
-        tables: String::new(),
-        rules: RulesHash::from_stored("r"),
-        unready_below: None,
-        heartbeat: None,
-        system: "s".into(),
-        timeline: 1,
-    };
-    (tenant, state)
-}
-
-/// A transaction of `rows` rows for everyone.
-fn transaction(tenant: &TenantId, state: &LogState, commit: u64, previous: u64, rows: u64) -> Batch {
-    let mut batch = Batch::new(Keys::new(tenant), state.epoch);
-    add(&mut batch, commit, 0..rows);
-    finish(&mut batch, commit, previous);
-    batch
-}
-
-fn add(batch: &mut Batch, commit: u64, ordinals: std::ops::Range<u64>) {
-    for ordinal in ordinals {
-        let key = format!("{{\"id\":{ordinal}}}");
-        let change = Change { op: Op::Put, table: "t".parse().unwrap(), row: key.clone(), key };
-        batch.push(format!("{commit}-{ordinal}").parse().unwrap(), &Bucket::Shared, None, &[change]);
-    }
-}
-
-fn finish(batch: &mut Batch, commit: u64, previous: u64) {
-    batch.commit(CommitRecord {
-        commit: Lsn::new(commit),
-        end: Lsn::new(commit + 1),
-        previous: Lsn::new(previous),
-        xid: 1,
-        changes: 1,
-        committed_at: 0,
-        origin: None,
-        buckets: vec![Bucket::Shared],
-        buckets_elsewhere: false,
-    });
-}
-
-async fn rows(tenant: &TenantId, state: &LogState) -> Vec<String> {
-    let url = Servers::shared().await.redis_url();
-    let mut redis = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
-    let key = Keys::new(tenant).bucket(&state.epoch, &Bucket::Shared);
-    let found: Vec<(String, Vec<String>)> =
-        redis::cmd("XRANGE").arg(key).arg("-").arg("+").query_async(&mut redis).await.unwrap();
-    found.into_iter().map(|(id, _)| id).collect()
-}
+use crate::scripts::{add, fresh, rows, transaction, writer};
 
 #[tokio::test]
 async fn a_writer_with_an_older_token_can_do_nothing_more() {
@@ -79,7 +14,7 @@ async fn a_writer_with_an_older_token_can_do_nothing_more() {
     let batch = transaction(&tenant, &state, 20, 10, 1);
     let watermark = Watermark { commit: Lsn::new(20), end: Lsn::new(21) };
     assert!(matches!(old.append(&batch, Batch::guard(Lsn::new(10), None)).await, Err(LogError::Fenced)));
-    assert!(matches!(old.publish(&state.epoch, watermark, None).await, Err(LogError::Fenced)));
+    assert!(matches!(old.publish(&state.epoch, watermark, None, None).await, Err(LogError::Fenced)));
     assert!(matches!(old.open(&state).await, Err(LogError::Fenced)));
     assert!(matches!(old.ready(&state.epoch).await, Err(LogError::Fenced)));
     assert!(matches!(writer(&tenant, 1).await, Err(LogError::Fenced)));
@@ -98,8 +33,8 @@ async fn tokens_and_positions_beyond_two_to_the_53_keep_their_order() {
     other.append(&transaction(&tenant, &state, top, 10, 2), Batch::guard(Lsn::new(10), None)).await.unwrap();
     let behind = Watermark { commit: Lsn::new(top - 1), end: Lsn::new(top) };
     let ahead = Watermark { commit: Lsn::new(top), end: Lsn::new(u64::MAX) };
-    other.publish(&state.epoch, ahead, None).await.unwrap();
-    assert!(matches!(other.publish(&state.epoch, behind, None).await, Err(LogError::Diverged(_))));
+    other.publish(&state.epoch, ahead, None, None).await.unwrap();
+    assert!(matches!(other.publish(&state.epoch, behind, None, None).await, Err(LogError::Diverged(_))));
 }
 
 #[tokio::test]
@@ -166,7 +101,7 @@ async fn the_watermark_never_passes_what_the_commit_log_has() {
     let mut log = writer(&tenant, 1).await.unwrap();
     log.open(&state).await.unwrap();
     let ahead = Watermark { commit: Lsn::new(20), end: Lsn::new(21) };
-    assert!(matches!(log.publish(&state.epoch, ahead, None).await, Err(LogError::Diverged(_))));
+    assert!(matches!(log.publish(&state.epoch, ahead, None, None).await, Err(LogError::Diverged(_))));
     log.append(&transaction(&tenant, &state, 20, 10, 1), Batch::guard(Lsn::new(10), None)).await.unwrap();
-    log.publish(&state.epoch, ahead, None).await.unwrap();
+    log.publish(&state.epoch, ahead, None, None).await.unwrap();
 }

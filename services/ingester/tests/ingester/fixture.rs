@@ -71,8 +71,15 @@ impl Tenant {
         let log = LogReader::new(redis, &tenant.id);
         let metrics = IngesterMetrics::register(&Metrics::new().unwrap()).unwrap();
         let readiness = Readiness::default();
-        let session =
-            Session { tenant, redis: config.redis, wal: config.sync.wal, rules, metrics, readiness };
+        let session = Session {
+            tenant,
+            redis: config.redis,
+            wal: config.sync.wal,
+            retention: config.sync.retention,
+            rules,
+            metrics,
+            readiness,
+        };
         Tenant { database, client, log, session, redis_url: servers.redis_url() }
     }
 
@@ -155,6 +162,13 @@ impl Tenant {
     pub async fn message(&self, from: UserId, to: UserId, content: &str) {
         let insert = "INSERT INTO messages (sender_id, recipient_id, content) VALUES ($1, $2, $3)";
         self.client.execute(insert, &[&from.uuid(), &to.uuid(), &content]).await.unwrap();
+    }
+
+    /// From now on the log is read and written at another server's Redis.
+    pub fn use_redis(&mut self, servers: &Servers) {
+        self.redis_url = servers.redis_url();
+        self.session.redis.url = self.redis_url.parse().unwrap();
+        self.log = LogReader::new(pool(self.redis_url.clone(), 4, Timeouts::default()).unwrap(), self.id());
     }
 
     /// A connection to the tenant's Redis, to do harm with.

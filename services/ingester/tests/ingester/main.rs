@@ -2,9 +2,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod fixture;
+mod scripts;
 
+mod alter;
+mod cap;
+mod compact;
 mod fencing;
 mod log;
+mod outage;
+mod partitions;
+mod refusals;
 mod restart;
+mod rollback;
 mod schema;
+mod sweep;
+mod trim;
 mod visibility;

@@ -18,6 +18,18 @@ pub async fn emit(client: &impl GenericClient, prefix: &str, content: &str) -> R
     Ok(())
 }
 
+/// Returns once everything that this connection has seen so far is on PostgreSQL's disk.
+///
+/// With `synchronous_commit = off` a row is visible before its commit is flushed, and a crash loses it. A crash also ends
+/// the connection, so what this returns for cannot be lost between the look and the flush.
+pub async fn flush(client: &impl GenericClient) -> Result<(), StoreError> {
+    let sql = "SELECT CASE WHEN pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()
+                           THEN pg_logical_emit_message(false, $1, '', true) END";
+    let statement = client.prepare_cached(sql).await?;
+    client.execute(&statement, &[&MARK]).await?;
+    Ok(())
+}
+
 /// The end of the WAL: everything committed so far lies before it.
 pub async fn insert_lsn(client: &impl GenericClient) -> Result<Lsn, StoreError> {
     let statement = client.prepare_cached("SELECT pg_current_wal_insert_lsn()").await?;

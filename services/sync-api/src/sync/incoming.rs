@@ -58,9 +58,11 @@ pub async fn next_page(app: &App, reader: &Reader<'_>, since: &Since) -> Result<
             None => again(app, reader, since).await?,
         },
         Plan::Tables { from, part, after } => {
+            reader.tenant.log.lease(&state.epoch, from, reader.device).await?;
             table_page::read(reader, &app.rules, Place { from, part, after }).await?
         }
         Plan::Mark { from } => {
+            reader.tenant.log.lease(&state.epoch, from, reader.device).await?;
             let (state, until) = caught_up(app, reader, since).await?;
             let replay = Some(Replay { until });
             log_page::read(reader, &state, from, replay).await?.ok_or(BEHIND)?
@@ -92,7 +94,7 @@ fn nothing(since: &Since, state: &LogState) -> Result<Page, SyncError> {
     Ok(Page { body: Body::default(), at, lsn, has_more: false, snapshot: false })
 }
 
-/// Reads once more after Redis fell back between two looks; what it lost will be written again.
+/// Reads once more after the log moved between two looks: Redis fell back, or a compaction went past the watermark seen.
 async fn again(app: &App, reader: &Reader<'_>, since: &Since) -> Result<Page, SyncError> {
     let state = state_of(reader).await?;
     match stage::plan(since, &state, app.rules.hash())? {
@@ -104,8 +106,8 @@ async fn again(app: &App, reader: &Reader<'_>, since: &Since) -> Result<Page, Sy
 
 /// Marks the WAL after the last table page and waits until the log holds all that the pages may have seen.
 ///
-/// The mark's commit is flushed, and so is everything that a page could see before it: a page never held a row
-/// that PostgreSQL can still lose.
+/// Everything that a page could see was on PostgreSQL's disk before the page was sent, so no page held a row that a
+/// crash between it and the mark has taken away.
 async fn caught_up(app: &App, reader: &Reader<'_>, since: &Since) -> Result<(LogState, Lsn), SyncError> {
     let deadline = Instant::now() + app.api.snapshot_wait;
     // The mark's commit may have to wait for a standby.

@@ -10,7 +10,7 @@ use super::{
     stage::Replay,
 };
 
-/// Reads on after `after`, up to the watermark of `state`; `None` when Redis fell back behind that watermark.
+/// Reads on after `after`, up to the watermark of `state`; `None` when the log moved on or back meanwhile.
 pub(super) async fn read(
     reader: &Reader<'_>,
     state: &LogState,
@@ -23,7 +23,7 @@ pub(super) async fn read(
     let page = match read {
         Read::Page(page) => page,
         Read::Expired => return Err(SyncError::Expired),
-        Read::Behind => return Ok(None),
+        Read::Moved => return Ok(None),
     };
     let through = page.through;
     let mut body = Body::default();

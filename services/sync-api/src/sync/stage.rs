@@ -92,6 +92,7 @@ mod tests {
             base: Lsn::new(10),
             watermark: Watermark { commit: Lsn::new(100), end: Lsn::new(110) },
             floor: Lsn::new(50),
+            compacted: Lsn::ZERO,
             top: Lsn::ZERO,
             broken: None,
             tables: String::new(),

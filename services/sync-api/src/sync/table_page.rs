@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     declaration,
-    store::{StoreError, catalogue, snapshot::SnapshotTable},
+    store::{StoreError, catalogue, snapshot::SnapshotTable, wal},
 };
 
 /// Where a page begins.
@@ -111,6 +111,7 @@ async fn page(
         room -= rows.len();
     }
     transaction.commit().await.map_err(StoreError::from)?;
+    wal::flush(client).await?;
     Ok(Page { body, at, lsn: from, has_more: true, snapshot: true })
 }
 

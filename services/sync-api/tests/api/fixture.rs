@@ -50,7 +50,10 @@ impl Api {
 
     /// `sections` are lines of YAML beside tenants, redis and auth.
     pub async fn with(sections: &str) -> Self {
-        let servers = Servers::shared().await;
+        Self::on(Servers::shared().await, sections).await
+    }
+
+    pub async fn on(servers: &Servers, sections: &str) -> Self {
         let database = Database::create(servers).await;
         let redis = servers.redis_url();
         let yaml = format!(
@@ -260,6 +263,7 @@ impl Log {
             base: at,
             watermark: Watermark { commit: at, end: at },
             floor: at,
+            compacted: Lsn::ZERO,
             top: Lsn::ZERO,
             broken: None,
             tables: String::new(),
@@ -291,6 +295,8 @@ impl Log {
             origin,
             buckets: buckets.to_vec(),
             buckets_elsewhere: false,
+            written: 0,
+            left_out: false,
         });
         self.writer.append(&batch, Batch::guard(self.previous, None)).await.unwrap();
         self.previous = at;
@@ -301,7 +307,7 @@ impl Log {
         let end = end.max(self.previous);
         let held = self.writer.state().await.unwrap().unwrap().watermark.end;
         let watermark = Watermark { commit: self.previous, end: end.max(held) };
-        self.writer.publish(&self.epoch, watermark, None).await.unwrap();
+        self.writer.publish(&self.epoch, watermark, None, None).await.unwrap();
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use posduif_model::{Bucket, rule::RuleSet};
+use posduif_testkit::Servers;
 use serde_json::{Value, json};
 
 use crate::fixture::{Api, By, insert_lsn, is, ok, pluck, put, refused};
@@ -88,6 +89,28 @@ async fn a_snapshot_does_not_end_before_the_log_holds_what_its_pages_saw() {
     let _following = api.follow().await;
     let page = ok(api.incoming(&ann, mark, 500)).await;
     assert_eq!((&page["has_more"], &page["snapshot"]), (&json!(false), &json!(true)));
+}
+
+#[tokio::test]
+async fn a_page_never_shows_a_row_that_a_crash_of_postgresql_takes_away() {
+    let mut servers = Servers::durable().await;
+    let admin = servers.admin().await;
+    for setting in ["synchronous_commit = off", "wal_writer_delay = '10s'"] {
+        admin.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await.unwrap();
+    }
+    servers.postgres_mut().restart().await.unwrap();
+    let api = Api::on(&servers, "").await;
+    let (bob, jwt) = api.web_user("bob").await;
+    let ann = api.phone(&jwt, "ann").await;
+    // The next commit is not flushed for seconds.
+    api.sql.batch_execute("SELECT pg_logical_emit_message(false, 'test', '', true)").await.unwrap();
+    let ghost = api.message(bob, ann.user, "ghost").await;
+    let page = ok(api.incoming(&ann, "start", 500)).await;
+    assert_eq!(pluck(&page["messages"], "id"), [ghost.to_string()]);
+    servers.postgres_mut().kill9().await;
+    servers.postgres_mut().restart().await.unwrap();
+    let found = api.database.connect().await.query("SELECT FROM messages WHERE id = $1", &[&ghost]).await;
+    assert_eq!(found.unwrap().len(), 1, "the device holds a row that PostgreSQL never had");
 }
 
 #[tokio::test]

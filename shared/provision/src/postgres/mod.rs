@@ -119,6 +119,11 @@ impl Postgres {
         self.recipe.place.join(LOG)
     }
 
+    /// The data directory; to be touched only while the server is stopped.
+    pub fn data(&self) -> PathBuf {
+        self.recipe.place.join(DATA)
+    }
+
     /// Whether the server has not ended, by itself or by this value's methods.
     pub fn is_running(&mut self) -> bool {
         self.server.try_wait().is_none()

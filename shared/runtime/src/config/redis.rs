@@ -22,6 +22,8 @@ pub struct RedisConfig {
     pub connect_timeout: Duration,
     #[serde(with = "duration")]
     pub response_timeout: Duration,
+    /// Replicas that must have a change on disk too before PostgreSQL may forget it.
+    pub durable_replicas: u32,
 }
 
 impl Default for RedisConfig {
@@ -33,6 +35,7 @@ impl Default for RedisConfig {
             pool_size: 16,
             connect_timeout: Duration::from_secs(5),
             response_timeout: Duration::from_secs(5),
+            durable_replicas: 0,
         }
     }
 }

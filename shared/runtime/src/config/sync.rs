@@ -3,7 +3,7 @@
 use posduif_model::rule::{RuleSet, TableDeclaration};
 use serde::Deserialize;
 
-use super::{error::Problems, wal::WalConfig};
+use super::{error::Problems, retention::RetentionConfig, wal::WalConfig};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -17,6 +17,7 @@ pub struct SyncConfig {
     pub sync_interval_seconds: u32,
     /// The operator's declarations; `RuleSet::new` joins them with the built-in ones.
     pub tables: Vec<TableDeclaration>,
+    pub retention: RetentionConfig,
     pub wal: WalConfig,
 }
 
@@ -31,6 +32,7 @@ impl Default for SyncConfig {
             compression_threshold: 1024,
             sync_interval_seconds: 30,
             tables: Vec::new(),
+            retention: RetentionConfig::default(),
             wal: WalConfig::default(),
         }
     }
@@ -43,6 +45,7 @@ impl SyncConfig {
         if let Err(error) = RuleSet::new(&self.tables) {
             problems.add("sync.tables", error);
         }
+        self.retention.check(problems);
         self.wal.check(tenants, problems);
     }
 }

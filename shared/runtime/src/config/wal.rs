@@ -31,6 +31,8 @@ pub struct WalConfig {
     pub status_interval: Duration,
     /// The size at which a large transaction is written in parts.
     pub chunk_bytes: usize,
+    /// A transaction with more payload than this is not stored: devices below it take a snapshot.
+    pub transaction_cap_bytes: usize,
 }
 
 impl Default for WalConfig {
@@ -45,6 +47,7 @@ impl Default for WalConfig {
             confirm_delay: Duration::from_secs(10),
             status_interval: Duration::from_secs(5),
             chunk_bytes: 512 << 10,
+            transaction_cap_bytes: 128 << 20,
         }
     }
 }
@@ -96,6 +99,7 @@ impl WalConfig {
         problems.range("sync.wal.confirm_delay", self.confirm_delay, milliseconds(0, 600_000));
         problems.range("sync.wal.status_interval", self.status_interval, milliseconds(100, 20_000));
         problems.range("sync.wal.chunk_bytes", self.chunk_bytes, 4096..=16 << 20);
+        problems.range("sync.wal.transaction_cap_bytes", self.transaction_cap_bytes, 64 << 10..=1 << 30);
     }
 }
 
