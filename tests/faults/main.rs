@@ -20,6 +20,7 @@ mod writer;
 
 mod campaign;
 
+mod compaction;
 mod kill;
 mod large;
 mod oracle;

@@ -1,4 +1,4 @@
-//! PostgreSQL stopped, killed and started again under load, with much of the log unconfirmed.
+//! PostgreSQL or Redis stopped, killed and started again under load, with much of the log unconfirmed.
 
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ enum End {
     Fast,
     Immediate,
     Killed,
+    RedisKilled,
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,6 +37,12 @@ async fn a_crash_of_postgresql_under_load_costs_no_epoch() {
     ends("a_crash_of_postgresql", Servers::durable().await, &kinds).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_of_redis_under_load_costs_no_epoch() {
+    let crashes: usize = from_environment("POSDUIF_FAULT_CRASHES", 2);
+    ends("a_crash_of_redis", Servers::private().await, &vec![End::RedisKilled; crashes]).await;
+}
+
 async fn ends(test: &'static str, mut servers: Servers, ends: &[End]) {
     let run = Run::begin(test);
     let settings = Settings { confirm_delay: Some(CONFIRM_DELAY), ..Settings::default() };
@@ -47,15 +54,18 @@ async fn ends(test: &'static str, mut servers: Servers, ends: &[End]) {
         tokio::time::sleep(Duration::from_secs(2)).await;
         campaign.assert_backlog().await;
         let begun = Instant::now();
-        let postgres = servers.postgres_mut();
         match end {
-            End::Fast => postgres.stop().await.unwrap(),
-            End::Immediate => postgres.stop_immediately().await.unwrap(),
-            End::Killed => postgres.kill9().await,
+            End::Fast => servers.postgres_mut().stop().await.unwrap(),
+            End::Immediate => servers.postgres_mut().stop_immediately().await.unwrap(),
+            End::Killed => servers.postgres_mut().kill9().await,
+            End::RedisKilled => servers.redis_mut().kill9().await,
         }
         let stopped = begun.elapsed();
-        assert!(stopped < STOPPED_WITHIN, "{end:?}: PostgreSQL took {stopped:?} to stop");
-        postgres.restart().await.unwrap();
+        assert!(stopped < STOPPED_WITHIN, "{end:?}: the server took {stopped:?} to stop");
+        match end {
+            End::RedisKilled => servers.redis_mut().restart().await.unwrap(),
+            _ => servers.postgres_mut().restart().await.unwrap(),
+        }
         let client = campaign.tenant.database.connect_admin().await;
         let (_, back) = campaign.tenant.reached(insert_lsn(&client).await).await;
         eprintln!("seed {}: {end:?} took {stopped:?}, back after {back:?}", run.seed);
