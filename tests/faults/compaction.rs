@@ -19,7 +19,7 @@ const RETENTION: &str = "{compact_entries: 100, interval: 1s, max_age: 60s, max_
 #[tokio::test(flavor = "multi_thread")]
 async fn devices_hold_what_postgresql_does_although_the_log_is_trimmed_and_compacted_under_them() {
     let run = Run::begin("devices_hold_what_postgresql_does");
-    let rounds: u32 = from_environment("POSDUIF_FAULT_COMPACTIONS", 10);
+    let rounds: u32 = from_environment("POSDUIF_FAULT_COMPACTIONS", 7);
     let mut rng = run.rng(100);
     let settings = Settings { retention: Some(RETENTION), ..Settings::default() };
     let mut campaign = Campaign::prepare(&run, Servers::shared().await, &settings).await;

@@ -51,7 +51,7 @@ async fn ends(test: &'static str, mut servers: Servers, ends: &[End]) {
     campaign.join().await;
     campaign.write(&run, WRITERS, Duration::from_millis(30));
     for end in ends {
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         campaign.assert_backlog().await;
         let begun = Instant::now();
         match end {
