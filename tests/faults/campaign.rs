@@ -85,6 +85,16 @@ impl Campaign {
         }
     }
 
+    /// A transaction that goes to Redis in several parts.
+    pub async fn spill(&self) {
+        let client = self.tenant.database.connect_admin().await;
+        let sql =
+            "INSERT INTO parents SELECT n, repeat(md5(random()::text), 20) FROM generate_series(1, 3000) n
+                   ON CONFLICT (id) DO UPDATE SET title = excluded.title";
+        // It may lose against the writers, who do the same.
+        client.batch_execute(sql).await.ok();
+    }
+
     /// A new reader joins, whatever goes on: a snapshot, then the log.
     pub async fn join(&mut self) {
         let auditor = Auditor::join(&self.tenant, &self.schema).await;
@@ -138,7 +148,7 @@ impl Campaign {
              DELETE FROM stamps_a s WHERE seq < (SELECT max(seq) FROM stamps_a m WHERE m.writer = s.writer)"
         );
         transaction.batch_execute(&tidy).await.unwrap();
-        let expected = expected::read(&transaction, &self.schema).await;
+        let expected = expected::read(&transaction, &self.schema).await.unwrap();
         transaction.commit().await.unwrap();
         self.next_mark += 1;
         self.marks.entry(id).or_insert(expected)
