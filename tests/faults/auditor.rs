@@ -5,9 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use posduif_changelog::{Entry, Keys, entry};
+use posduif_changelog::{Entry, Keys, connect::Connection, entry};
 use posduif_model::{Bucket, Epoch, Lsn, Op, Position, UserId};
-use redis::aio::MultiplexedConnection;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -26,7 +25,6 @@ pub type Marks = BTreeMap<i64, Buckets>;
 /// Follows one epoch of one log.
 pub struct Auditor {
     keys: Keys,
-    redis: MultiplexedConnection,
     users: Vec<Uuid>,
     pub epoch: Epoch,
     /// The newest commit that was followed.
@@ -52,7 +50,6 @@ impl Auditor {
         let exact_from = crate::tenant::insert_lsn(&client).await;
         let mut auditor = Auditor {
             keys: tenant.keys.clone(),
-            redis: tenant.redis().await,
             users: schema.users.clone(),
             epoch: state.epoch,
             at: state.watermark.commit,
@@ -82,15 +79,17 @@ impl Auditor {
     }
 
     /// Follows every commit up to `upto`, and compares at every mark met.
-    pub async fn follow(&mut self, upto: Lsn, marks: &Marks) {
-        let commits = self.range(&self.keys.commits(&self.epoch), upto).await;
+    pub async fn follow(&mut self, tenant: &Tenant, upto: Lsn, marks: &Marks) {
+        // A new connection each time: Redis itself may have been away.
+        let mut redis = tenant.redis().await;
+        let commits = self.range(&mut redis, &self.keys.commits(&self.epoch), upto).await;
         let mut entries: BTreeMap<Lsn, Vec<(Bucket, Entry)>> = BTreeMap::new();
         let buckets: Vec<Bucket> = std::iter::once(Bucket::Shared)
             .chain(self.users.iter().map(|user| Bucket::User(UserId::new(*user))))
             .collect();
         for bucket in buckets {
             let mut last = Position::last_of(self.at);
-            for (id, fields) in self.range(&self.keys.bucket(&self.epoch, &bucket), upto).await {
+            for (id, fields) in self.range(&mut redis, &self.keys.bucket(&self.epoch, &bucket), upto).await {
                 let entry = entry::decode(&id, &fields).unwrap();
                 assert!(entry.position > last, "{id} of {bucket} does not come after {last}");
                 last = entry.position;
@@ -109,14 +108,15 @@ impl Auditor {
     }
 
     /// No bucket got entries that the model does not know.
-    pub async fn assert_no_other_buckets(&mut self) {
+    pub async fn assert_no_other_buckets(&self, tenant: &Tenant) {
+        let mut redis = tenant.redis().await;
         let pattern =
             format!("{}*", self.keys.bucket(&self.epoch, &Bucket::Shared).trim_end_matches("shared"));
         let mut cursor = 0u64;
         loop {
             let (next, found): (u64, Vec<String>) = redis::cmd("SCAN")
                 .arg((cursor, "MATCH", &pattern, "COUNT", 1000))
-                .query_async(&mut self.redis)
+                .query_async(&mut redis)
                 .await
                 .unwrap();
             for key in found {
@@ -131,9 +131,9 @@ impl Auditor {
         }
     }
 
-    async fn range(&self, key: &str, upto: Lsn) -> Stored {
+    async fn range(&self, redis: &mut Connection, key: &str, upto: Lsn) -> Stored {
         let (first, last) = (format!("({}", Position::last_of(self.at)), Position::last_of(upto).to_string());
-        redis::cmd("XRANGE").arg((key, first, last)).query_async(&mut self.redis.clone()).await.unwrap()
+        redis::cmd("XRANGE").arg((key, first, last)).query_async(redis).await.unwrap()
     }
 
     fn commit(&mut self, commit: Lsn, record: &Fields, mut changes: Vec<(Bucket, Entry)>, marks: &Marks) {

@@ -85,6 +85,16 @@ impl Campaign {
         }
     }
 
+    /// A transaction that goes to Redis in several parts.
+    pub async fn spill(&self) {
+        let client = self.tenant.database.connect_admin().await;
+        let sql =
+            "INSERT INTO parents SELECT n, repeat(md5(random()::text), 20) FROM generate_series(1, 3000) n
+                   ON CONFLICT (id) DO UPDATE SET title = excluded.title";
+        // It may lose against the writers, who do the same.
+        client.batch_execute(sql).await.ok();
+    }
+
     /// A new reader joins, whatever goes on: a snapshot, then the log.
     pub async fn join(&mut self) {
         let auditor = Auditor::join(&self.tenant, &self.schema).await;
@@ -126,7 +136,8 @@ impl Campaign {
         drop(rest);
     }
 
-    async fn mark_at_rest(&mut self) {
+    /// Commits a mark; the caller keeps the writers at rest.
+    pub async fn mark_at_rest(&mut self) -> &Buckets {
         let mut client = self.tenant.database.connect_admin().await;
         let transaction = client.transaction().await.unwrap();
         let id = self.next_mark;
@@ -137,10 +148,10 @@ impl Campaign {
              DELETE FROM stamps_a s WHERE seq < (SELECT max(seq) FROM stamps_a m WHERE m.writer = s.writer)"
         );
         transaction.batch_execute(&tidy).await.unwrap();
-        let expected = expected::read(&transaction, &self.schema).await;
+        let expected = expected::read(&transaction, &self.schema).await.unwrap();
         transaction.commit().await.unwrap();
-        self.marks.insert(id, expected);
         self.next_mark += 1;
+        self.marks.entry(id).or_insert(expected)
     }
 
     /// Waits until all that is committed now is published, and follows it: compares at every mark on the way.
@@ -170,16 +181,21 @@ impl Campaign {
         self.catch_up().await;
     }
 
-    /// Ends the writers, compares once more, and says what was done.
-    pub async fn finish(mut self, run: &Run) -> (Tenant, Summary) {
+    /// Ends the writers.
+    pub async fn stop(&mut self) {
         self.stop.cancel();
         while let Some(ended) = self.writers.join_next().await {
             ended.unwrap();
         }
+    }
+
+    /// Ends the writers, compares once more, and says what was done.
+    pub async fn finish(mut self, run: &Run) -> (Tenant, Summary) {
+        self.stop().await;
         self.compare().await;
         let mut summary = Summary::default();
         for reader in &mut self.readers {
-            reader.auditor.assert_no_other_buckets().await;
+            reader.auditor.assert_no_other_buckets(&self.tenant).await;
             assert!(!reader.auditor.marks.is_empty(), "a reader was never compared");
             summary.compared += reader.auditor.marks.len();
             summary.commits = summary.commits.max(reader.auditor.commits);
@@ -209,7 +225,7 @@ pub struct Summary {
 impl Reader {
     async fn follow(&mut self, tenant: &Tenant, upto: Lsn, marks: &Marks, rng: &mut StdRng) {
         let seen = self.auditor.marks.len();
-        self.auditor.follow(upto, marks).await;
+        self.auditor.follow(tenant, upto, marks).await;
         let met = self.auditor.marks[seen..].iter();
         let met: BTreeMap<Lsn, &Buckets> = met.map(|(mark, commit)| (*commit, &marks[mark])).collect();
         for device in &mut self.devices {
@@ -219,7 +235,7 @@ impl Reader {
 }
 
 impl Auditor {
-    fn devices(&self) -> Vec<Device> {
+    pub fn devices(&self) -> Vec<Device> {
         let device = |user: &uuid::Uuid| Device::new(*user, self.epoch, self.at, self.buckets());
         self.users().iter().map(device).collect()
     }

@@ -5,7 +5,7 @@ use std::{
     ops::Bound::{Excluded, Unbounded},
 };
 
-use posduif_changelog::{fold::fold, reader::Read};
+use posduif_changelog::{Page, fold::fold, reader::Read};
 use posduif_model::{Bucket, Epoch, Lsn, Op, UserId};
 use rand::{RngExt, rngs::StdRng};
 use uuid::Uuid;
@@ -41,17 +41,51 @@ impl Device {
             while self.at < *commit {
                 self.page(tenant, *commit, rng.random_range(1..400)).await;
             }
-            let wrong = expected::differences(&self.rows, &visible(expected, &self.user));
-            assert!(wrong.is_empty(), "at {commit} the device of {} differs:\n{wrong}", self.user);
+            self.assert_holds(expected);
         }
     }
 
+    /// Reads on as a phone does that is online now and then: some pages towards what can be seen now.
+    ///
+    /// Gives false when it needs a snapshot: the log was trimmed past it.
+    pub async fn read_on(&mut self, tenant: &Tenant, rng: &mut StdRng, pages: usize) -> bool {
+        for _ in 0..pages {
+            let upto = tenant.ready().await.watermark.commit;
+            if self.at >= upto {
+                break;
+            }
+            match self.try_page(tenant, upto, rng.random_range(1..400)).await {
+                Read::Page(page) => self.apply(page),
+                Read::Moved => {}
+                Read::Expired => return false,
+            }
+        }
+        true
+    }
+
+    /// Compares with what its user should hold; it must have read everything.
+    pub fn assert_holds(&self, expected: &Buckets) {
+        let wrong = expected::differences(&self.rows, &visible(expected, &self.user));
+        assert!(wrong.is_empty(), "at {} the device of {} differs:\n{wrong}", self.at, self.user);
+    }
+
+    pub fn at(&self) -> Lsn {
+        self.at
+    }
+
     async fn page(&mut self, tenant: &Tenant, upto: Lsn, limit: usize) {
-        let buckets = [Bucket::Shared, Bucket::User(UserId::new(self.user))];
-        let page = match tenant.log.read(&self.epoch, &buckets, self.at, upto, limit).await.unwrap() {
-            Read::Page(page) => page,
+        match self.try_page(tenant, upto, limit).await {
+            Read::Page(page) => self.apply(page),
             other => panic!("the log cannot be read after {}: {other:?}", self.at),
-        };
+        }
+    }
+
+    async fn try_page(&self, tenant: &Tenant, upto: Lsn, limit: usize) -> Read {
+        let buckets = [Bucket::Shared, Bucket::User(UserId::new(self.user))];
+        tenant.log.read(&self.epoch, &buckets, self.at, upto, limit).await.unwrap()
+    }
+
+    fn apply(&mut self, page: Page) {
         assert!(page.through > self.at, "a page that goes nowhere");
         self.at = page.through;
         for change in fold(page.entries, |_| false).into_iter().map(|last| last.change) {

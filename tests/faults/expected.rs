@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use posduif_testkit::eventually;
 use serde_json::Value;
-use tokio_postgres::{Client, Transaction};
+use tokio_postgres::{Client, Error, Transaction};
 
-use crate::schema::{Declared, Schema};
+use crate::{
+    schema::{Declared, Schema},
+    tenant::PATIENCE,
+};
 
 /// Table, then primary key as canonical JSON.
 pub type Key = (String, String);
@@ -20,40 +24,41 @@ pub fn canonical(json: &str) -> String {
 }
 
 /// What the readers of every bucket should hold, as this transaction sees it.
-pub async fn read(transaction: &Transaction<'_>, schema: &Schema) -> Buckets {
+///
+/// # Errors
+/// PostgreSQL's own; beside writers that truncate it may be chosen as the victim of a deadlock.
+pub async fn read(transaction: &Transaction<'_>, schema: &Schema) -> Result<Buckets, Error> {
     let mut buckets = Buckets::new();
     for declared in &schema.declared {
-        let types = types(transaction, &declared.name).await;
+        let types = types(transaction, &declared.name).await?;
         for bucket in &declared.buckets {
             let sql = select(declared, bucket.as_deref(), &types);
-            for row in transaction.query(&sql, &[]).await.unwrap_or_else(|e| panic!("{e:?}: {sql}")) {
+            for row in transaction.query(&sql, &[]).await? {
                 let (bucket, key, text): (String, String, String) = (row.get(0), row.get(1), row.get(2));
                 let id = (declared.name.clone(), canonical(&key));
                 buckets.entry(bucket).or_default().insert(id, text);
             }
         }
     }
-    buckets
+    Ok(buckets)
 }
 
-/// [`read`] with a snapshot of its own.
+/// [`read`] with a snapshot of its own, again and again until no deadlock is in the way.
 pub async fn snapshot(client: &mut Client, schema: &Schema) -> Buckets {
-    let transaction = client
-        .build_transaction()
-        .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
-        .read_only(true)
-        .start()
-        .await
-        .unwrap();
-    read(&transaction, schema).await
+    eventually(PATIENCE, "a snapshot of all tables", async || {
+        let level = tokio_postgres::IsolationLevel::RepeatableRead;
+        let transaction = client.build_transaction().isolation_level(level).read_only(true).start().await?;
+        Ok(Some(read(&transaction, schema).await?))
+    })
+    .await
 }
 
 /// Names and types of a table's columns, as the catalogue has them now: DDL changes them while the test runs.
-async fn types(transaction: &Transaction<'_>, table: &str) -> Vec<(String, String)> {
+async fn types(transaction: &Transaction<'_>, table: &str) -> Result<Vec<(String, String)>, Error> {
     let sql = "SELECT attname::text, atttypid::regtype::text FROM pg_attribute
                 WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
-    let rows = transaction.query(sql, &[&table]).await.unwrap();
-    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    let rows = transaction.query(sql, &[&table]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 fn select(declared: &Declared, bucket: Option<&str>, types: &[(String, String)]) -> String {

@@ -14,7 +14,7 @@ use crate::{
 /// The goal for a restarted process.
 const BACK_WITHIN: Duration = Duration::from_secs(10);
 /// Comparisons with PostgreSQL are dear; one after so many kills, and one at the end.
-const COMPARE_EVERY: u32 = 5;
+const COMPARE_EVERY: u32 = 10;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ingester_killed_at_random_instants_is_back_at_once_and_loses_and_doubles_nothing() {
@@ -25,7 +25,7 @@ async fn an_ingester_killed_at_random_instants_is_back_at_once_and_loses_and_dou
     let client = campaign.tenant.database.connect_admin().await;
     let mut ingester = campaign.tenant.ingester().await;
     campaign.join().await;
-    campaign.write(&run, WRITERS, Duration::from_millis(40));
+    campaign.write(&run, WRITERS, Duration::from_millis(120));
     let mut back = Vec::new();
     for kill in 1..=kills {
         tokio::time::sleep(Duration::from_millis(rng.random_range(20..700))).await;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use posduif_changelog::reader::Read;
 use posduif_model::{Bucket, Lsn, Position, UserId};
 use posduif_testkit::{Process, Servers, eventually};
 use uuid::Uuid;
@@ -19,10 +20,10 @@ const MOST_RESIDENT: u64 = 300_000;
 const TABLES: &str = "[{table: big, buckets: ['user:{owner}']}]";
 const SQL: &str = "CREATE TABLE big (id bigint PRIMARY KEY, owner uuid, body text)";
 
-/// Rows of about a kilobyte, `n` of them in one transaction.
+/// Rows of nearly a kilobyte, `n` of them in one transaction.
 async fn insert(tenant: &Tenant, n: u64) {
     let sql = format!(
-        "INSERT INTO big SELECT n, '{OWNER}', repeat(md5(n::text), 31) FROM generate_series(1, {n}) n"
+        "INSERT INTO big SELECT n, '{OWNER}', repeat(md5(n::text), 28) FROM generate_series(1, {n}) n"
     );
     tenant.database.connect().await.batch_execute(&sql).await.unwrap();
 }
@@ -108,4 +109,30 @@ async fn a_transaction_that_does_not_fit_into_redis_is_whole_once_there_is_room(
     let (after, _) = tenant.reached(flush_lsn(&client).await).await;
     assert_eq!(after.epoch, before.epoch, "an epoch was opened");
     drop(ingester);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_over_the_cap_is_left_out_as_a_whole_and_readers_below_it_need_a_snapshot() {
+    let tenant = {
+        let settings = Settings { transaction_cap_bytes: Some(2 << 20), ..Settings::default() };
+        Tenant::create(Servers::shared().await, TABLES, SQL, &settings).await
+    };
+    let ingester = tenant.ingester().await;
+    let before = tenant.ready().await;
+    insert(&tenant, ROWS / 2).await;
+    let client = tenant.database.connect().await;
+    let (after, _) = tenant.reached(flush_lsn(&client).await).await;
+    assert_eq!(after.epoch, before.epoch, "an epoch was opened");
+    assert!(after.floor > before.watermark.commit, "a reader from before would miss the transaction");
+    let user = [Bucket::User(UserId::new(OWNER))];
+    let read =
+        async |from: Lsn, upto: Lsn| tenant.log.read(&after.epoch, &user, from, upto, 10).await.unwrap();
+    assert_eq!(read(before.watermark.commit, after.watermark.commit).await, Read::Expired);
+    client.batch_execute("UPDATE big SET body = 'small' WHERE id = 1").await.unwrap();
+    let (later, _) = tenant.reached(flush_lsn(&client).await).await;
+    match read(after.floor, later.watermark.commit).await {
+        Read::Page(page) => assert_eq!(page.entries.len(), 1, "only what came after it"),
+        other => panic!("who has its snapshot cannot read on: {other:?}"),
+    }
+    assert!(peak(&ingester) < MOST_RESIDENT);
 }

@@ -1,8 +1,8 @@
 //! The ingester as a real process under random work and real faults, against an independent model of its log.
 //!
-//! Lengths come from the environment: `POSDUIF_FAULT_SEED` repeats a run, `POSDUIF_FAULT_ROUNDS` (checkpoints of the
-//! oracle), `POSDUIF_FAULT_KILLS`, `POSDUIF_FAULT_ZOMBIES`, `POSDUIF_FAULT_STALL` and `POSDUIF_FAULT_OUTAGE`
-//! (seconds), `POSDUIF_FAULT_ROWS` (of the large transaction) make it longer.
+//! `POSDUIF_FAULT_SEED` repeats a run. Numbers in the environment make runs longer: `POSDUIF_FAULT_ROUNDS` (checkpoints
+//! of the oracle), `_KILLS`, `_ZOMBIES`, `_CRASHES` (of a server), `_CUTS` (of connections to Redis), `_COMPACTIONS`, `_STALL`
+//! and `_OUTAGE` (seconds), `_ROWS` (of the large transaction).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod run;
@@ -20,6 +20,8 @@ mod writer;
 
 mod campaign;
 
+mod compaction;
+mod cut;
 mod kill;
 mod large;
 mod oracle;

@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_millis(25);
 #[tokio::test(flavor = "multi_thread")]
 async fn a_random_workload_replays_to_exactly_what_postgresql_holds() {
     let run = Run::begin("a_random_workload");
-    let rounds: u32 = from_environment("POSDUIF_FAULT_ROUNDS", 12);
+    let rounds: u32 = from_environment("POSDUIF_FAULT_ROUNDS", 8);
     let mut rng = run.rng(100);
     let mut campaign = Campaign::prepare(&run, Servers::shared().await, &Settings::default()).await;
     let ingester = campaign.tenant.ingester().await;

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Longer than the ingester's own patience with an answer, so that sessions fail meanwhile.
-const OUTAGE_SECONDS: u64 = 18;
+const OUTAGE_SECONDS: u64 = 16;
 /// The goal after the network is back (P9).
 const BACK_WITHIN: Duration = Duration::from_secs(30);
 

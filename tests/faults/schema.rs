@@ -115,7 +115,8 @@ impl Schema {
         // An unlisted column beside the listed ones, in half of the tables.
         let listed = (index == 0 || rng.random_bool(0.5)).then(|| {
             let others = data.iter().map(|(name, _)| name).chain(&owners).cloned();
-            key.iter().cloned().chain(others).collect()
+            let generated = (!indexed).then(|| "doubled".to_owned());
+            key.iter().cloned().chain(generated).chain(others).collect()
         });
         let random = Random { name: name.clone(), keys, data, owners, indexed };
         self.sql += &random.create();
@@ -142,7 +143,9 @@ impl Random {
                  ALTER TABLE {name} REPLICA IDENTITY USING INDEX {name}_identity;\n"
             );
         } else {
-            sql += &format!("ALTER TABLE {name} ADD unlisted int;\n");
+            // What stays on the server decides what leaves it.
+            let doubled = "GENERATED ALWAYS AS (unlisted * 2) STORED";
+            sql += &format!("ALTER TABLE {name} ADD unlisted int, ADD doubled int {doubled};\n");
         }
         sql
     }

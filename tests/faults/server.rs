@@ -1,4 +1,4 @@
-//! PostgreSQL stopped, killed and started again under load, with much of the log unconfirmed.
+//! PostgreSQL or Redis stopped, killed and started again under load, with much of the log unconfirmed.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use posduif_testkit::Servers;
 
 use crate::{
     campaign::Campaign,
-    run::Run,
+    run::{Run, from_environment},
     tenant::{Settings, insert_lsn},
 };
 
@@ -22,6 +22,7 @@ enum End {
     Fast,
     Immediate,
     Killed,
+    RedisKilled,
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,7 +32,15 @@ async fn a_fast_shutdown_of_postgresql_does_not_wait_for_the_ingester_and_the_lo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_of_postgresql_under_load_costs_no_epoch() {
-    ends("a_crash_of_postgresql", Servers::durable().await, &[End::Immediate, End::Killed]).await;
+    let crashes: usize = from_environment("POSDUIF_FAULT_CRASHES", 2);
+    let kinds: Vec<End> = [End::Immediate, End::Killed].into_iter().cycle().take(crashes).collect();
+    ends("a_crash_of_postgresql", Servers::durable().await, &kinds).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_of_redis_under_load_costs_no_epoch() {
+    let crashes: usize = from_environment("POSDUIF_FAULT_CRASHES", 2);
+    ends("a_crash_of_redis", Servers::private().await, &vec![End::RedisKilled; crashes]).await;
 }
 
 async fn ends(test: &'static str, mut servers: Servers, ends: &[End]) {
@@ -42,18 +51,21 @@ async fn ends(test: &'static str, mut servers: Servers, ends: &[End]) {
     campaign.join().await;
     campaign.write(&run, WRITERS, Duration::from_millis(30));
     for end in ends {
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         campaign.assert_backlog().await;
         let begun = Instant::now();
-        let postgres = servers.postgres_mut();
         match end {
-            End::Fast => postgres.stop().await.unwrap(),
-            End::Immediate => postgres.stop_immediately().await.unwrap(),
-            End::Killed => postgres.kill9().await,
+            End::Fast => servers.postgres_mut().stop().await.unwrap(),
+            End::Immediate => servers.postgres_mut().stop_immediately().await.unwrap(),
+            End::Killed => servers.postgres_mut().kill9().await,
+            End::RedisKilled => servers.redis_mut().kill9().await,
         }
         let stopped = begun.elapsed();
-        assert!(stopped < STOPPED_WITHIN, "{end:?}: PostgreSQL took {stopped:?} to stop");
-        postgres.restart().await.unwrap();
+        assert!(stopped < STOPPED_WITHIN, "{end:?}: the server took {stopped:?} to stop");
+        match end {
+            End::RedisKilled => servers.redis_mut().restart().await.unwrap(),
+            _ => servers.postgres_mut().restart().await.unwrap(),
+        }
         let client = campaign.tenant.database.connect_admin().await;
         let (_, back) = campaign.tenant.reached(insert_lsn(&client).await).await;
         eprintln!("seed {}: {end:?} took {stopped:?}, back after {back:?}", run.seed);

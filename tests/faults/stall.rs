@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// `wal_sender_timeout` of the ingester's replication connection, and a margin. The goal is three times as long.
-const STALL_SECONDS: u64 = 15 + 4;
+const STALL_SECONDS: u64 = 15 + 2;
 const BACK_WITHIN: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,6 +23,7 @@ pub fn random(rng: &mut StdRng, schema: &Schema) -> String {
         76..=87 => table.delete(rng),
         88 => table.truncate(rng, schema),
         89..=94 => family(rng, schema),
+        95 => reshape(rng),
         _ => messages(rng, schema),
     }
 }
@@ -140,6 +141,14 @@ impl Random {
             2 => "TRUNCATE parents CASCADE".to_owned(),
             _ => schema.random.iter().fold("TRUNCATE children".to_owned(), |sql, t| sql + ", " + &t.name),
         }
+    }
+}
+
+/// DDL among the rows of one transaction, on the table that lists its columns: they come in two shapes.
+fn reshape(rng: &mut StdRng) -> String {
+    match rng.random_range(0..3) {
+        0 => "ALTER TABLE random_0 DROP COLUMN IF EXISTS extra".to_owned(),
+        _ => "ALTER TABLE random_0 ADD COLUMN IF NOT EXISTS extra int DEFAULT 1".to_owned(),
     }
 }
 

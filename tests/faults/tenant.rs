@@ -28,7 +28,13 @@ pub struct Settings {
     pub postgres_port: Option<u16>,
     pub redis_port: Option<u16>,
     pub confirm_delay: Option<Duration>,
+    /// `sync.retention`; without it nothing is trimmed or compacted, and the raw log can be audited.
+    pub retention: Option<&'static str>,
+    pub transaction_cap_bytes: Option<u64>,
 }
+
+const KEEP_ALL: &str = "{compact_entries: 10000000, max_bytes: 1099511627776}";
+const LARGEST_CAP: u64 = 1 << 30;
 
 /// A tenant whose ingester is yet to be started.
 pub struct Tenant {
@@ -61,9 +67,12 @@ impl Tenant {
         let redis_url = servers.redis_url();
         let proxied = through(&redis_url, servers.redis().port(), settings.redis_port);
         let delay = settings.confirm_delay.unwrap_or(Duration::from_secs(2)).as_millis();
+        let retention = settings.retention.unwrap_or(KEEP_ALL);
+        let cap = settings.transaction_cap_bytes.unwrap_or(LARGEST_CAP);
         let yaml = format!(
             "tenants: [{{url: '{url}'}}]\nredis: {{url: '{proxied}'}}\nadmin: {{ingester_bind: '127.0.0.1:0'}}\n\
-             log: {{format: text}}\nsync:\n  tables: {tables}\n  wal: {{heartbeat_interval: 1s, confirm_delay: {delay}ms}}\n"
+             log: {{format: text}}\nsync:\n  tables: {tables}\n  retention: {retention}\n  \
+             wal: {{heartbeat_interval: 1s, confirm_delay: {delay}ms, transaction_cap_bytes: {cap}}}\n"
         );
         let scratch = Scratch::new();
         let configuration = scratch.join("config.yaml");

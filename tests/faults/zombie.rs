@@ -14,7 +14,7 @@ use crate::{
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_ingester_does_no_harm_when_it_wakes_after_its_successor_took_over() {
     let run = Run::begin("a_frozen_ingester");
-    let zombies: u32 = from_environment("POSDUIF_FAULT_ZOMBIES", 2);
+    let zombies: u32 = from_environment("POSDUIF_FAULT_ZOMBIES", 1);
     let mut rng = run.rng(100);
     let mut campaign = Campaign::prepare(&run, Servers::shared().await, &Settings::default()).await;
     let client = campaign.tenant.database.connect_admin().await;
