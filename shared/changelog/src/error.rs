@@ -37,6 +37,8 @@ impl From<redis::RedisError> for LogError {
             Some("DIVERGED") => LogError::Diverged(error.detail().unwrap_or_default().to_owned()),
             Some("NOPERM") => LogError::Forbidden(error),
             Some("OOM") => LogError::OutOfMemory(error),
+            // Inside of a script it has no code of its own.
+            _ if error.to_string().contains("ACL failure in script") => LogError::Forbidden(error),
             _ => LogError::Unavailable(error.to_string()),
         }
     }

@@ -239,7 +239,7 @@ async fn the_rights_that_the_documents_name_are_enough() {
     tenant.session.redis.url = format!("redis://ingester:pw@{}/0", proxy.address()).parse().unwrap();
     tenant.session.retention.interval = Duration::from_millis(50);
     tenant.session.retention.compact_entries = 100;
-    tenant.session.retention.max_bytes = 100_000;
+    tenant.session.retention.max_bytes = 500_000;
     let running = tenant.ingest().await;
     let bob = tenant.user("Bob").await;
     let first = tenant.caught_up().await;
