@@ -37,8 +37,7 @@ impl From<redis::RedisError> for LogError {
             Some("DIVERGED") => LogError::Diverged(error.detail().unwrap_or_default().to_owned()),
             Some("NOPERM") => LogError::Forbidden(error),
             Some("OOM") => LogError::OutOfMemory(error),
-            // Inside of a script it has no code of its own.
-            _ if error.to_string().contains("ACL failure in script") => LogError::Forbidden(error),
+            _ if is_refusal_in_script(&error.to_string()) => LogError::Forbidden(error),
             _ => LogError::Unavailable(error.to_string()),
         }
     }
@@ -48,4 +47,9 @@ impl From<deadpool_redis::PoolError> for LogError {
     fn from(error: deadpool_redis::PoolError) -> Self {
         LogError::Unavailable(error.to_string())
     }
+}
+
+/// Inside of a script a refusal has no code of its own before Redis 7.2, and other words since.
+fn is_refusal_in_script(message: &str) -> bool {
+    message.contains("The user executing the script can't") || message.contains("ACL failure in script")
 }
