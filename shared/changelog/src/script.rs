@@ -73,12 +73,18 @@ end
 local retried = ARGV[4]
 local tops = {}
 if retried ~= '' then
-  for i = 4, #KEYS do
-    local id = top(KEYS[i])
-    tops[KEYS[i]] = id or false
-    if id and pad(string.match(id, '^(%d+)-')) > pad(retried) then
-      return orphaned(KEYS[i], retried .. '-0')
+  -- Not of every key: what was skipped after a lost answer may have left a set among them.
+  local at = 6
+  while at <= #ARGV do
+    local is_entry, key = ARGV[at] == 'A', KEYS[3 + ARGV[at + 1]]
+    if is_entry and tops[key] == nil then
+      local id = top(key)
+      tops[key] = id or false
+      if id and pad(string.match(id, '^(%d+)-')) > pad(retried) then
+        return orphaned(key, retried .. '-0')
+      end
     end
+    at = at + (is_entry and 4 + ARGV[at + 3] or 3 + ARGV[at + 2])
   end
 end
 if pad(ARGV[5]) > pad(state[3]) then redis.call('HSET', KEYS[2], 'top', ARGV[5]) end

@@ -49,6 +49,11 @@ pub fn add(batch: &mut Batch, commit: u64, ordinals: std::ops::Range<u64>) {
 }
 
 fn finish(batch: &mut Batch, commit: u64, previous: u64) {
+    finish_in(batch, commit, previous, 1);
+}
+
+/// Ends a transaction that touched so many buckets.
+pub fn finish_in(batch: &mut Batch, commit: u64, previous: u64, buckets: usize) {
     batch.commit(CommitRecord {
         commit: Lsn::new(commit),
         end: Lsn::new(commit + 1),
@@ -57,7 +62,7 @@ fn finish(batch: &mut Batch, commit: u64, previous: u64) {
         changes: 1,
         committed_at: 0,
         origin: None,
-        buckets: vec![Bucket::Shared],
+        buckets: vec![Bucket::Shared; buckets],
         buckets_elsewhere: false,
         written: 0,
         left_out: false,
