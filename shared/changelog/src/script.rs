@@ -244,11 +244,18 @@ return redis.call('ZRANGE', KEYS[1], 0, -1)
 ";
 
 /// KEYS: token, state. ARGV: token, epoch, end. Notes a watermark's end on the connection that then asks what is on disk.
+///
+/// Only where the log still reaches so far: a server that was restarted or promoted without its last moments would vouch
+/// for what it never had.
 const PROVE: &str = r"
 local refused = check_token(KEYS[1], ARGV[1])
 if refused then return refused end
-if redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[2] then
+local state = redis.call('HMGET', KEYS[2], 'epoch', 'end')
+if state[1] ~= ARGV[2] then
   return redis.error_reply('DIVERGED the epoch changed')
+end
+if pad(ARGV[3]) > pad(state[2]) then
+  return redis.error_reply('DIVERGED the watermark fell back to ' .. state[2])
 end
 redis.call('HSET', KEYS[2], 'proven', ARGV[3])
 ";

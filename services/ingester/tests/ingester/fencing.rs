@@ -122,3 +122,14 @@ async fn what_follows_a_transaction_with_many_buckets_is_stored_after_a_lost_ans
     log.append(&batch, Batch::guard(Lsn::new(20), Some(Lsn::new(30)))).await.unwrap();
     assert_eq!(rows(&tenant, &state).await, ["20-0", "30-0", "30-1"]);
 }
+
+#[tokio::test]
+async fn nothing_is_proven_of_a_log_that_fell_back() {
+    let (tenant, state) = fresh();
+    let mut log = writer(&tenant, 1).await.unwrap();
+    log.open(&state).await.unwrap();
+    let patience = std::time::Duration::from_millis(10);
+    assert!(log.prove(&state.epoch, Lsn::new(10), 0, patience).await.is_ok());
+    let ahead = log.prove(&state.epoch, Lsn::new(11), 0, patience).await;
+    assert!(matches!(ahead, Err(LogError::Diverged(_))), "{ahead:?}");
+}
