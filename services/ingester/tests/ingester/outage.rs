@@ -265,3 +265,29 @@ async fn the_rights_that_the_documents_name_are_enough() {
     assert!(reason.contains("docs/PROTOCOL.md") || reason.contains("xadd"), "{reason}");
     servers.redis_mut().stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_keeps_what_it_sent_while_redis_cannot_say_that_it_has_it() {
+    let mut servers = Servers::private().await;
+    let mut tenant = Tenant::create(&servers).await;
+    tenant.session.wal.confirm_delay = Duration::from_secs(2);
+    let _running = tenant.ingest().await;
+    let bob = tenant.user("Bob").await;
+    tenant.caught_up().await;
+    tenant.message(bob, bob, "not yet on disk").await;
+    let end = tenant.caught_up().await.watermark.end.to_string();
+    servers.redis_mut().kill9().await;
+    // The delay passes while nobody knows what Redis will come back with.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let sql = "SELECT confirmed_flush_lsn < $1::text::pg_lsn FROM pg_replication_slots
+                WHERE database = current_database()";
+    let kept: bool = tenant.client.query_one(sql, &[&end]).await.unwrap().get(0);
+    assert!(kept, "PostgreSQL may forget what a crash of Redis takes away");
+    servers.redis_mut().restart().await.unwrap();
+    let sql = "SELECT confirmed_flush_lsn >= $1::text::pg_lsn FROM pg_replication_slots
+                WHERE database = current_database()";
+    eventually(SOON, "what Redis still has is confirmed", async || {
+        Ok(tenant.client.query_one(sql, &[&end]).await?.get::<_, bool>(0).then_some(()))
+    })
+    .await;
+}
