@@ -260,9 +260,10 @@ end
 redis.call('HSET', KEYS[2], 'proven', ARGV[3])
 ";
 
-/// Refused as a whole when memory is short.
+/// Refused as a whole when memory is short. For what adds to the log.
 const FULL: &str = "#!lua";
-/// May run when memory is short, because it frees some or must not wait for it.
+/// May run when memory is short, because it frees some, or takes none and comes before what frees some: a session that
+/// cannot begin never trims.
 const ALWAYS: &str = "#!lua flags=allow-oom";
 
 fn script(shebang: &str, body: &str) -> redis::Script {
@@ -289,12 +290,12 @@ pub struct Scripts {
 impl Scripts {
     pub fn new() -> Self {
         Scripts {
-            claim: script(FULL, CLAIM),
-            open: script(FULL, OPEN),
+            claim: script(ALWAYS, CLAIM),
+            open: script(ALWAYS, OPEN),
             append: script(FULL, APPEND),
-            publish: script(FULL, PUBLISH),
-            ready: script(FULL, READY),
-            give_up: script(FULL, GIVE_UP),
+            publish: script(ALWAYS, PUBLISH),
+            ready: script(ALWAYS, READY),
+            give_up: script(ALWAYS, GIVE_UP),
             trim: script(ALWAYS, TRIM),
             copy: script(FULL, COPY),
             swap: script(ALWAYS, SWAP),

@@ -291,3 +291,48 @@ async fn postgresql_keeps_what_it_sent_while_redis_cannot_say_that_it_has_it() {
     })
     .await;
 }
+
+/// Leaves a tenant's Redis without memory for anything new.
+async fn fill(tenant: &Tenant) {
+    let mut redis = tenant.redis().await;
+    let info: String = redis::cmd("INFO").arg("memory").query_async(&mut redis).await.unwrap();
+    let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+    let used: u64 = used.trim().parse().unwrap();
+    let set = redis::cmd("CONFIG").arg(("SET", "maxmemory", used - 500_000)).to_owned();
+    let () = set.query_async(&mut redis).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ingester_that_starts_while_redis_has_no_memory_frees_some_and_goes_on() {
+    for other_rules in [false, true] {
+        let servers = Servers::private().await;
+        let mut tenant = Tenant::create(&servers).await;
+        let running = tenant.ingest().await;
+        let bob = tenant.user("Bob").await;
+        for n in 0..200 {
+            tenant.message(bob, bob, &format!("{n} {}", "x".repeat(20_000))).await;
+        }
+        let before = tenant.caught_up().await;
+        drop(running);
+        fill(&tenant).await;
+        if other_rules {
+            // A new epoch does not wait for the memory of the one before it either.
+            tenant.session.rules = tenant.session.rules.clone().with_max_row_bytes(100_000);
+        }
+        let active = "SELECT FROM pg_replication_slots WHERE database = current_database() AND active";
+        eventually(SOON, "the slot is free", async || {
+            Ok(tenant.client.query_opt(active, &[]).await?.is_none().then_some(()))
+        })
+        .await;
+        let _next = tenant.spawn();
+        eventually(SOON, "the session has begun", async || {
+            let state = tenant.log.state().await?;
+            Ok(state.filter(|state| (state.epoch != before.epoch) == other_rules))
+        })
+        .await;
+        tenant.message(bob, bob, "after").await;
+        let after = tenant.caught_up().await;
+        assert!(after.floor > before.floor && after.watermark.commit > after.base);
+        assert_eq!(after.epoch != before.epoch, other_rules);
+    }
+}
