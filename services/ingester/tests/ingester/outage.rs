@@ -336,3 +336,29 @@ async fn an_ingester_that_starts_while_redis_has_no_memory_frees_some_and_goes_o
         assert_eq!(after.epoch != before.epoch, other_rules);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_was_restarted_is_not_asked_to_end_a_connection_of_its_earlier_life() {
+    let mut servers = Servers::private().await;
+    let tenant = Tenant::create(&servers).await;
+    let mut numbered = Vec::new();
+    for _ in 0..50 {
+        numbered.push(tenant.redis().await);
+    }
+    let mut writer = crate::scripts::writer_at(&servers, tenant.id(), 1).await.unwrap();
+    let old: i64 = redis::cmd("CLIENT").arg("ID").query_async(writer.connection()).await.unwrap();
+    servers.redis_mut().restart().await.unwrap();
+    // Somebody else has that number now.
+    let mut other = loop {
+        let mut connection = tenant.redis().await;
+        let id: i64 = redis::cmd("CLIENT").arg("ID").query_async(&mut connection).await.unwrap();
+        assert!(id <= old, "the numbers did not begin again");
+        if id == old {
+            break connection;
+        }
+    };
+    let connection = posduif_changelog::connect::connect(servers.redis_url(), Default::default()).await;
+    writer.reconnect(connection.unwrap()).await.unwrap();
+    let alive: Result<String, _> = redis::cmd("PING").query_async(&mut other).await;
+    assert_eq!(alive.unwrap(), "PONG");
+}

@@ -7,8 +7,11 @@ use posduif_model::{Bucket, Change, Epoch, Lsn, Op, TenantId, rule::RulesHash};
 use posduif_testkit::Servers;
 
 pub async fn writer(tenant: &TenantId, token: i64) -> Result<LogWriter, LogError> {
-    let url = Servers::shared().await.redis_url();
-    LogWriter::claim(connect(url, Timeouts::default()).await?, tenant, token).await
+    writer_at(Servers::shared().await, tenant, token).await
+}
+
+pub async fn writer_at(servers: &Servers, tenant: &TenantId, token: i64) -> Result<LogWriter, LogError> {
+    LogWriter::claim(connect(servers.redis_url(), Timeouts::default()).await?, tenant, token).await
 }
 
 pub fn fresh() -> (TenantId, LogState) {
