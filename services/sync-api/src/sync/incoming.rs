@@ -53,10 +53,16 @@ pub async fn next_page(app: &App, reader: &Reader<'_>, since: &Since) -> Result<
     let state = state_of(reader).await?;
     let page = match stage::plan(since, &state, app.rules.hash())? {
         Plan::Nothing => nothing(since, &state)?,
-        Plan::Log { after, replay } => match log_page::read(reader, &state, after, replay).await? {
-            Some(page) => page,
-            None => again(app, reader, since).await?,
-        },
+        Plan::Log { after, replay } => {
+            if replay.is_some() {
+                // Else a device that replays for longer than a lease lasts would begin again and again.
+                reader.tenant.log.lease(&state.epoch, after, reader.device).await?;
+            }
+            match log_page::read(reader, &state, after, replay).await? {
+                Some(page) => page,
+                None => again(app, reader, since).await?,
+            }
+        }
         Plan::Tables { from, part, after } => {
             reader.tenant.log.lease(&state.epoch, from, reader.device).await?;
             table_page::read(reader, &app.rules, Place { from, part, after }).await?

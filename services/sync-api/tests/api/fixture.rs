@@ -186,6 +186,21 @@ impl Api {
     }
 }
 
+impl Api {
+    /// Whether a snapshot under way holds the log.
+    pub async fn is_leased(&self) -> bool {
+        let mut log = self.log.lock().await;
+        let epoch = log.epoch;
+        log.writer.leased(&epoch).await.unwrap().is_some()
+    }
+
+    pub async fn forget_leases(&self) {
+        let mut log = self.log.lock().await;
+        let key = log.writer.keys().leases();
+        let () = redis::cmd("DEL").arg(key).query_async(log.writer.connection()).await.unwrap();
+    }
+}
+
 /// The real program, beside the server in this process.
 pub struct Program {
     pub process: Process,

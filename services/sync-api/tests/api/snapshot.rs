@@ -207,3 +207,28 @@ async fn the_instructions_describe_the_messenger() {
     assert!(pluck(&messages["columns"], "name").contains(&"status"));
     assert!(!pluck(&users["columns"], "name").contains(&"device_id"));
 }
+
+#[tokio::test]
+async fn the_log_is_kept_for_a_snapshot_until_its_last_page() {
+    let api = Api::start().await;
+    let (bob, jwt) = api.web_user("bob").await;
+    let ann = api.phone(&jwt, "ann").await;
+    api.message(bob, ann.user, "first").await;
+    let page = ok(api.incoming(&ann, "start", 100)).await;
+    for n in 0..3 {
+        let change = put("messages", json!({"id": n}), json!({"id": n}));
+        api.commit(None, &[Bucket::User(ann.user)], &[change]).await;
+    }
+    let _following = api.follow().await;
+    let mut since = page["cursor"].as_str().unwrap().to_owned();
+    loop {
+        // As after a pause that is longer than a lease.
+        api.forget_leases().await;
+        let page = ok(api.incoming(&ann, &since, 1)).await;
+        if page["has_more"] == false {
+            break;
+        }
+        assert!(api.is_leased().await, "the rest may be trimmed before the device asks for it");
+        since = page["cursor"].as_str().unwrap().to_owned();
+    }
+}
