@@ -18,9 +18,11 @@ pub struct Prover {
     /// What is on disk; `None` where Redis cannot tell.
     pub proven: watch::Sender<Option<Lsn>>,
     pub tenant: String,
+    /// How long Redis may take to answer anything.
+    pub response_timeout: Duration,
 }
 
-/// Below the shortest response timeout that makes sense; files are synced about once a second.
+/// Files are synced about once a second.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two proofs: each one writes a little.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -30,10 +32,10 @@ const ASK_AGAIN: Duration = Duration::from_secs(60);
 impl Prover {
     /// Runs until an error that waiting does not heal.
     pub async fn run(mut self) -> Result<(), LogError> {
-        let mut last = None;
+        let (mut last, patience) = (None, patience(self.response_timeout));
         loop {
             let end = *self.published.borrow_and_update();
-            let asked = self.link.writer.prove(&self.epoch, end, self.replicas, PATIENCE).await;
+            let asked = self.link.writer.prove(&self.epoch, end, self.replicas, patience).await;
             let Some(proof) = self.link.outcome(asked).await? else { continue };
             if last.replace(proof) != Some(proof) {
                 report(&self.tenant, proof, self.replicas);
@@ -56,6 +58,11 @@ impl Prover {
     }
 }
 
+/// Redis answers "not yet" before its connection is given up: else a short timeout would look like a Redis that is away.
+fn patience(response_timeout: Duration) -> Duration {
+    PATIENCE.min(response_timeout / 2)
+}
+
 fn report(tenant: &str, proof: Proof, replicas: u32) {
     match proof {
         Proof::OnDisk => tracing::info!(tenant, replicas, "Redis vouches for what it has on disk (WAITAOF)"),
@@ -76,5 +83,19 @@ fn report(tenant: &str, proof: Proof, replicas: u32) {
                 "Redis cannot say what is on disk; confirming after sync.wal.confirm_delay"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redis_says_not_yet_before_its_answer_is_late() {
+        for milliseconds in [10, 500, 3_000, 5_000, 60_000] {
+            let timeout = Duration::from_millis(milliseconds);
+            assert!(patience(timeout) < timeout && patience(timeout) <= PATIENCE);
+        }
+        assert_eq!(patience(Duration::from_secs(60)), PATIENCE);
     }
 }

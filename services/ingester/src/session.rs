@@ -131,6 +131,7 @@ impl Session {
             published: published_in,
             proven,
             tenant: tenant.clone(),
+            response_timeout: self.redis.response_timeout,
         };
         parts.spawn(async move { Ok(prover.run().await?) });
         let upkeep = Upkeep {
