@@ -1,10 +1,10 @@
 //! The catalogue now in, whether it still is what an epoch was built on out.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use posduif_model::{Epoch, rule::RuleSet};
 use tokio::{
-    sync::watch,
+    sync::Mutex,
     time::{sleep, timeout},
 };
 use tokio_postgres::Client;
@@ -47,8 +47,9 @@ pub struct Lookout {
     pub token: i64,
     /// As when the epoch began.
     pub fingerprint: String,
-    /// As PostgreSQL keeps it for the next session.
-    pub storage: watch::Sender<Storage>,
+    /// As PostgreSQL keeps it for the next session. Held while somebody looks: what was seen earlier must not be kept
+    /// later.
+    pub storage: Arc<Mutex<Storage>>,
 }
 
 impl Lookout {
@@ -60,19 +61,14 @@ impl Lookout {
     /// Looks before rows of a transaction are routed by what the catalogue says, and sees what it did itself.
     ///
     /// Whoever altered a table before that transaction wrote to it has been visible since: its lock ends later than its
-    /// invisibility. So this waits for the transaction alone. What came new is kept before its rows are published, so
-    /// that it is missed when it goes.
+    /// invisibility. So this waits for the transaction alone.
     pub async fn look(&self, client: &Client, xid: u32) -> Result<Catalog, LookoutError> {
         let mut pause = SHORTEST_PAUSE;
         while !self.sees(client, xid).await? {
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        let (catalog, before) = self.compare(client).await?;
-        if catalog.storage().differs(&before) {
-            self.keep(client, catalog.storage()).await?;
-        }
-        Ok(catalog)
+        self.compare(client).await
     }
 
     async fn sees(&self, client: &Client, xid: u32) -> Result<bool, LookoutError> {
@@ -82,29 +78,40 @@ impl Lookout {
         Ok(snapshot.sees(xid))
     }
 
-    async fn compare(&self, client: &Client) -> Result<(Catalog, Storage), LookoutError> {
-        // Before the look: a copy of this may learn more meanwhile.
-        let before = self.storage.borrow().clone();
+    /// What came new is kept before its rows are published, so that it is missed when it goes; and what changed
+    /// harmlessly is, so that it does not look like harm together with what changes next.
+    async fn compare(&self, client: &Client) -> Result<Catalog, LookoutError> {
+        let mut before = self.storage.lock().await;
         let look = Catalog::load(client, &self.rules, &self.publication);
         let catalog = timeout(PATIENCE, look).await.map_err(|_| LookoutError::Silent)??;
         if catalog.fingerprint() != self.fingerprint {
             return Err(LookoutError::TablesChanged("its key, columns, identity or publication"));
         }
         catalog.storage().follows(&before).map_err(LookoutError::TablesChanged)?;
-        Ok((catalog, before))
+        if catalog.storage().differs(&before) {
+            self.write(client, catalog.storage()).await?;
+            *before = catalog.storage().clone();
+        }
+        Ok(catalog)
     }
 
     /// Keeps what the tables are stored in for the next session, unless that has begun already.
     pub async fn keep(&self, client: &Client, storage: &Storage) -> Result<(), LookoutError> {
+        let mut before = self.storage.lock().await;
+        self.write(client, storage).await?;
+        *before = storage.clone();
+        Ok(())
+    }
+
+    async fn write(&self, client: &Client, storage: &Storage) -> Result<(), LookoutError> {
         let update = "UPDATE posduif_engine.sync_epoch SET relations = $1, token = $2 WHERE epoch = $3 AND token <= $2";
         let text = storage.to_text();
         let kept =
             [&text as &(dyn tokio_postgres::types::ToSql + Sync), &self.token, &self.epoch.to_string()];
         let updated = timeout(PATIENCE, client.execute(update, &kept)).await;
-        if updated.map_err(|_| LookoutError::Silent)?? == 0 {
-            return Err(LookoutError::Superseded);
+        match updated.map_err(|_| LookoutError::Silent)?? {
+            0 => Err(LookoutError::Superseded),
+            _ => Ok(()),
         }
-        self.storage.send_replace(storage.clone());
-        Ok(())
     }
 }

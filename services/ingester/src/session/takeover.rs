@@ -1,8 +1,10 @@
 //! A tenant's slot, log and database in, the right to write its log out.
 
+use std::sync::Arc;
+
 use posduif_changelog::{LogError, LogState, LogWriter, Watermark, durability};
 use posduif_model::{Epoch, Lsn};
-use tokio::{sync::watch, time::timeout};
+use tokio::time::timeout;
 use tokio_postgres::Client;
 
 use super::{PATIENCE, Session, SessionError};
@@ -77,7 +79,7 @@ pub async fn take_over(session: &Session, sql: &Client) -> Result<Taken, Session
         epoch: state.epoch,
         token,
         fingerprint: catalog.fingerprint().to_owned(),
-        storage: watch::Sender::default(),
+        storage: Arc::default(),
     };
     lookout.keep(sql, catalog.storage()).await?;
     let end = match writer.newest_commit(&state.epoch).await? {

@@ -223,3 +223,25 @@ async fn an_alteration_that_nobody_sees_yet_is_waited_for() {
     assert!(reason.contains("altered"), "{reason}");
     assert_eq!(stored(&tenant, &state, ann).await, before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changed_harmlessly_at_two_times_is_harmless_without_a_row_between() {
+    let mut tenant = quiet(TASKS, TASKS_SQL).await;
+    tenant.session.wal.heartbeat_interval = Duration::from_millis(100);
+    let _running = tenant.ingest().await;
+    let ann = tenant.user("Ann").await;
+    let epoch = tenant.caught_up().await.epoch;
+    let kept = "SELECT relations FROM posduif_engine.sync_epoch";
+    let before: String = tenant.client.query_one(kept, &[]).await.unwrap().get(0);
+    tenant.client.batch_execute("ALTER TABLE tasks ALTER title SET DEFAULT 'x'").await.unwrap();
+    eventually(SOON, "a heartbeat has looked", async || {
+        let now: String = tenant.client.query_one(kept, &[]).await?.get(0);
+        Ok((now != before).then_some(()))
+    })
+    .await;
+    tenant.client.batch_execute("VACUUM FULL tasks").await.unwrap();
+    let row = format!("INSERT INTO tasks (id, owner, title) VALUES (1, '{ann}', 't')");
+    tenant.client.batch_execute(&row).await.unwrap();
+    assert_eq!(tenant.entries(&[Bucket::User(ann)]).await.len(), 1);
+    assert_eq!(tenant.state().await.epoch, epoch);
+}
