@@ -237,12 +237,17 @@ redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', redis.call('TIME')[1])
 return redis.call('ZRANGE', KEYS[1], 0, -1)
 ";
 
-/// KEYS: token, state. ARGV: token, epoch, end. Notes a watermark's end on the connection that then asks what is on disk.
+/// KEYS: token, state. ARGV: token, epoch, end. Notes a watermark's end on the connection that then asks what is on disk,
+/// if the log reaches so far: a server that lost its tail can vouch only for what it still has.
 const PROVE: &str = r"
 local refused = check_token(KEYS[1], ARGV[1])
 if refused then return refused end
-if redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[2] then
+local state = redis.call('HMGET', KEYS[2], 'epoch', 'end')
+if state[1] ~= ARGV[2] then
   return redis.error_reply('DIVERGED the epoch changed')
+end
+if pad(state[2]) < pad(ARGV[3]) then
+  return redis.error_reply('DIVERGED the watermark fell back')
 end
 redis.call('HSET', KEYS[2], 'proven', ARGV[3])
 ";

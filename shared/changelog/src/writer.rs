@@ -26,8 +26,14 @@ pub struct LogWriter {
     pub(crate) keys: Keys,
     pub(crate) token: i64,
     pub(crate) scripts: Scripts,
-    /// The server's number of this connection.
-    client: i64,
+    client: ClientId,
+}
+
+/// A connection as its server knows it. Numbers begin anew when a server does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ClientId {
+    run: String,
+    number: i64,
 }
 
 impl LogWriter {
@@ -51,9 +57,12 @@ impl LogWriter {
     /// `Unavailable` while Redis cannot be asked.
     pub async fn reconnect(&mut self, mut connection: Connection) -> Result<(), LogError> {
         let client = client_id(&mut connection).await?;
-        // An answer of 0: it has ended already.
-        let kill = redis::cmd("CLIENT").arg("KILL").arg("ID").arg(self.client).to_owned();
-        let _: i64 = kill.query_async(&mut connection).await?;
+        // Of an earlier run nothing is left, and its numbers belong to others now.
+        if client.run == self.client.run {
+            // An answer of 0: it has ended already.
+            let kill = redis::cmd("CLIENT").arg("KILL").arg("ID").arg(self.client.number).to_owned();
+            let _: i64 = kill.query_async(&mut connection).await?;
+        }
         (self.connection, self.client) = (connection, client);
         Ok(())
     }
@@ -171,6 +180,9 @@ impl LogWriter {
     }
 }
 
-async fn client_id(connection: &mut Connection) -> Result<i64, LogError> {
-    Ok(redis::cmd("CLIENT").arg("ID").query_async(connection).await?)
+async fn client_id(connection: &mut Connection) -> Result<ClientId, LogError> {
+    let info: String = redis::cmd("INFO").arg("server").query_async(connection).await?;
+    let run = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default();
+    let number = redis::cmd("CLIENT").arg("ID").query_async(connection).await?;
+    Ok(ClientId { run: run.trim().to_owned(), number })
 }

@@ -105,3 +105,14 @@ async fn the_watermark_never_passes_what_the_commit_log_has() {
     log.append(&transaction(&tenant, &state, 20, 10, 1), Batch::guard(Lsn::new(10), None)).await.unwrap();
     log.publish(&state.epoch, ahead, None, None).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_server_that_lost_its_tail_vouches_for_nothing_in_it() {
+    let (tenant, state) = fresh();
+    let mut log = writer(&tenant, 1).await.unwrap();
+    log.open(&state).await.unwrap();
+    let second = std::time::Duration::from_secs(1);
+    assert!(log.prove(&state.epoch, Lsn::new(10), 0, second).await.is_ok());
+    let beyond = log.prove(&state.epoch, Lsn::new(11), 0, second).await;
+    assert!(matches!(beyond, Err(LogError::Diverged(_))), "{beyond:?}");
+}

@@ -219,6 +219,26 @@ async fn a_fail_over_of_redis_loses_nothing_that_is_not_noticed() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restart_of_redis_nobody_elses_connection_is_ended() {
+    let mut servers = Servers::private().await;
+    let tenant = Tenant::create(&servers).await;
+    let _running = tenant.ingest().await;
+    let bob = tenant.user("Bob").await;
+    tenant.caught_up().await;
+    servers.redis_mut().restart().await.unwrap();
+    // They get the first numbers of the server's new life, which the ingester's connections had in the last.
+    let mut others = Vec::new();
+    for _ in 0..20 {
+        others.push(tenant.redis().await);
+    }
+    tenant.message(bob, bob, "after").await;
+    assert_eq!(contents(&tenant, bob).await, ["after"]);
+    for other in &mut others {
+        let () = redis::cmd("PING").query_async(other).await.expect("a stranger's connection was ended");
+    }
+}
+
 /// As docs/PROTOCOL.md says.
 const RIGHTS: &str = "AUTH CLIENT|ID CLIENT|KILL HELLO SELECT PING INFO TIME EVAL EVALSHA SCRIPT|LOAD GET SET HGET \
                       HGETALL HMGET HSET HDEL HINCRBY DEL UNLINK XADD XRANGE XREVRANGE XLEN XTRIM RENAME SADD SSCAN SCAN \
