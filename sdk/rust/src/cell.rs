@@ -6,6 +6,7 @@
 //! cannot be told from SQL's NULL on the wire: both are stored as NULL.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use posduif_model::value::is_wrapped;
 use rusqlite::types::Value;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -33,10 +34,16 @@ impl Affinity {
 }
 
 /// A JSON document as it is stored: its text, unparsed, so that whatever PostgreSQL takes for JSON arrives.
+///
+/// A document that is nested too deep for JSON parsers comes as a string of its text.
 pub(crate) fn json_from_wire(raw: &RawValue) -> Value {
-    match raw.get().trim() {
-        "null" => Value::Null,
-        json => Value::Text(json.to_owned()),
+    let json = raw.get().trim();
+    if json == "null" {
+        return Value::Null;
+    }
+    match json.starts_with('"').then(|| serde_json::from_str::<String>(json)) {
+        Some(Ok(document)) if is_wrapped(&document) => Value::Text(document.trim().to_owned()),
+        _ => Value::Text(json.to_owned()),
     }
 }
 
@@ -129,6 +136,17 @@ mod tests {
             assert_eq!(stored(json), Value::Text(json.into()));
         }
         assert_eq!(stored("null"), Value::Null);
+    }
+
+    #[test]
+    fn a_document_that_came_as_a_string_is_stored_as_the_document() {
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        let quoted = |text: &str| serde_json::to_string(text).unwrap();
+        let stored = |json: String| json_from_wire(&RawValue::from_string(json).unwrap());
+        assert_eq!(stored(quoted(&deep)), Value::Text(deep.clone()));
+        assert_eq!(stored(quoted(&quoted(&deep))), Value::Text(quoted(&deep)));
+        let shallow = quoted("[[1]]");
+        assert_eq!(stored(shallow.clone()), Value::Text(shallow));
     }
 
     #[test]

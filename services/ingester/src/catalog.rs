@@ -6,7 +6,9 @@ use posduif_catalogue::{Facts, Problems, PublicationFacts, TableFacts, judge};
 use posduif_model::{
     TableName,
     rule::{BucketTemplate, RuleSet, TableDeclaration},
+    value::TypeCatalog,
 };
+use posduif_runtime::postgres::load_types;
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
@@ -27,6 +29,7 @@ pub enum CatalogError {
 pub struct Catalog {
     tables: HashMap<TableName, KnownTable>,
     published: BTreeSet<u32>,
+    types: TypeCatalog,
     fingerprint: String,
     storage: Storage,
 }
@@ -74,9 +77,14 @@ impl Catalog {
         self.published.contains(&oid)
     }
 
+    /// The types of the sent columns and keys of the declared tables.
+    pub fn types(&self) -> &TypeCatalog {
+        &self.types
+    }
+
     /// A hash of everything that can change what devices hold without a message in the WAL: which tables are
-    /// published since when, and the identity, key and sent columns of each. Numbers and oids are in it, so that what
-    /// was altered and altered back is still another.
+    /// published since when, the identity, key and sent columns of each, and what the types of those are made of.
+    /// Numbers and oids are in it, so that what was altered and altered back is still another.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -92,10 +100,18 @@ impl Catalog {
         if !problems.is_empty() {
             return Err(CatalogError::Unusable(problems));
         }
-        Ok(Self::of(&facts, rules))
+        let known = rules.tables().iter().zip(&facts.tables);
+        let types: Vec<u32> = known
+            .filter_map(|(declaration, table)| Some((declaration, table.as_ref()?)))
+            .flat_map(|(declaration, table)| {
+                let relevant = table.columns.iter().filter(|c| is_relevant(declaration, table, &c.name));
+                relevant.map(|column| column.type_oid)
+            })
+            .collect();
+        Ok(Self::of(&facts, rules, load_types(client, &types).await?))
     }
 
-    fn of(facts: &Facts, rules: &RuleSet) -> Self {
+    fn of(facts: &Facts, rules: &RuleSet, types: TypeCatalog) -> Self {
         let mut catalog = Catalog { published: facts.published.iter().copied().collect(), ..Self::default() };
         let mut digest = Sha256::new();
         for (declaration, table) in rules.tables().iter().zip(&facts.tables) {
@@ -107,6 +123,8 @@ impl Catalog {
             catalog.storage.add(table, |column| is_relevant(declaration, table, column));
             catalog.tables.insert(declaration.table.clone(), known(declaration, table));
         }
+        digest.update(types.to_string());
+        catalog.types = types;
         catalog.fingerprint = digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         catalog
     }

@@ -31,7 +31,6 @@ pub mod upkeep;
 pub mod session;
 pub mod tenant;
 
-use posduif_model::rule::RuleSet;
 use posduif_runtime::{admin, config::Config, lifecycle::Lifecycle, metrics::Metrics, readiness::Readiness};
 
 use crate::{metrics::IngesterMetrics, session::Session};
@@ -47,7 +46,7 @@ pub fn start(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<()> {
     );
     let (readiness, metrics) = (Readiness::default(), Metrics::new()?);
     let counted = IngesterMetrics::register(&metrics)?;
-    let rules = RuleSet::new(&config.sync.tables)?;
+    let rules = config.sync.rules()?;
     let listener = admin::listen(config.admin.ingester_bind)?;
     for tenant in &config.tenants {
         let session = Session {

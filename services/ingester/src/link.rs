@@ -53,7 +53,7 @@ impl Link {
     /// Only for what changes nothing when it is done twice.
     ///
     /// # Errors
-    /// Whatever waiting does not heal: `Fenced`, `Diverged`, `Corrupt`.
+    /// Whatever waiting does not heal: `Fenced`, `Diverged`, `Forbidden`, `Corrupt`.
     pub async fn outcome<T>(&mut self, attempt: Result<T, LogError>) -> Result<Option<T>, LogError> {
         match attempt {
             Err(error) => self.wait_out(error).await.map(|()| None),
@@ -81,8 +81,14 @@ impl Link {
             tracing::warn!(%tenant, %error, "the log cannot be used; trying again until it can");
         }
         self.pause().await;
-        while reconnects && let Err(error) = self.reconnect().await {
-            tracing::debug!(tenant = %self.surroundings.tenant, %error, "Redis is still away");
+        while reconnects {
+            match self.reconnect().await {
+                Ok(()) => break,
+                Err(error @ LogError::Unavailable(_)) => {
+                    tracing::debug!(tenant = %self.surroundings.tenant, %error, "Redis is still away");
+                }
+                Err(error) => return Err(error),
+            }
             self.pause().await;
         }
         Ok(())

@@ -10,6 +10,7 @@ const FAILURES: &str = "posduif_ingester_session_failures_total";
 const RETRIES: &str = "posduif_ingester_log_retries_total";
 const TRIMMED: &str = "posduif_ingester_trimmed_entries_total";
 const COMPACTED: &str = "posduif_ingester_compacted_entries_total";
+const ROWS_LEFT_OUT: &str = "posduif_ingester_rows_left_out_total";
 const WATERMARK: &str = "posduif_ingester_watermark_lsn_bytes";
 const CONFIRMED: &str = "posduif_ingester_confirmed_lsn_bytes";
 
@@ -30,6 +31,8 @@ pub struct IngesterMetrics {
     pub trimmed: IntCounterVec,
     /// Entries removed from the shared bucket because newer ones displaced them.
     pub compacted: IntCounterVec,
+    /// Row versions that nobody sees because they are too large, by table and reason.
+    pub rows_left_out: IntCounterVec,
     /// The end LSN of what readers may see.
     pub watermark: IntGaugeVec,
     /// The LSN confirmed to PostgreSQL.
@@ -61,6 +64,11 @@ impl IngesterMetrics {
             retries: counter(RETRIES, "Uses of the log that Redis could not serve.", &["tenant"])?,
             trimmed: counter(TRIMMED, "Log entries removed by retention.", &["tenant"])?,
             compacted: counter(COMPACTED, "Displaced entries removed from the shared bucket.", &["tenant"])?,
+            rows_left_out: counter(
+                ROWS_LEFT_OUT,
+                "Row versions that are too large to be synced: nobody sees them.",
+                &["tenant", "table", "reason"],
+            )?,
             watermark: gauge(WATERMARK, "WAL position up to which readers may see changes.")?,
             confirmed: gauge(CONFIRMED, "WAL position confirmed to PostgreSQL.")?,
         })

@@ -12,7 +12,7 @@ use crate::{
     link::Link,
     lookout::{Lookout, LookoutError},
     metrics::IngesterMetrics,
-    transaction::{Assembler, Finished, StreamError},
+    transaction::{Assembler, Finished, LeftOut, StreamError},
     wal::WalEvent,
 };
 
@@ -81,6 +81,7 @@ impl Pipeline {
                     if let Some(transaction) = self.follow(&payload.bytes).await? {
                         self.metrics.commits.with_label_values(&[&self.tenant]).inc();
                         self.metrics.changes.with_label_values(&[&self.tenant]).inc_by(transaction.changes);
+                        self.report(&transaction);
                         finished.push(Stored::Commit {
                             commit: transaction.commit,
                             end: transaction.end,
@@ -112,6 +113,18 @@ impl Pipeline {
                 }
                 Err(error.into())
             }
+        }
+    }
+
+    /// Tells of rows that nobody sees; never their values, not even a key.
+    fn report(&self, transaction: &Finished) {
+        for LeftOut { table, reason, rows, bytes } in &transaction.rows_left_out {
+            let labels = [self.tenant.as_str(), &table.to_string(), reason];
+            self.metrics.rows_left_out.with_label_values(&labels).inc_by(*rows);
+            tracing::warn!(
+                tenant = self.tenant, %table, reason, rows, largest_bytes = bytes, commit = %transaction.commit,
+                "rows are too large to be synced and are seen by nobody; raise sync.max_row_bytes or make them smaller"
+            );
         }
     }
 

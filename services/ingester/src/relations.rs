@@ -82,19 +82,18 @@ impl Relations {
         let declared = rules.find(&relation.table).is_some() || catalog.name_of(relation.oid).is_some();
         if declared {
             // A root's rows come right after it and the partition that holds them have been described.
-            self.root = Some(relation.oid);
+            let known = catalog.name_of(relation.oid).and_then(|table| catalog.table(table));
+            self.root = known.and_then(|known| known.partitions.as_ref()).map(|_| relation.oid);
             self.doubts.push(Doubt { relation, root: None });
             return;
         }
-        match self.root.take() {
-            Some(root) if !is_heartbeat(&relation) && !catalog.publishes(relation.oid) => {
-                if !stored {
-                    self.doubts.push(Doubt { relation, root: Some(root) });
-                }
-            }
-            _ => {
-                self.plans.insert(relation.oid, undeclared(&relation));
-            }
+        self.plans.insert(relation.oid, undeclared(&relation));
+        if let Some(root) = self.root.take()
+            && !stored
+            && !is_heartbeat(&relation)
+            && !catalog.publishes(relation.oid)
+        {
+            self.doubts.push(Doubt { relation, root: Some(root) });
         }
     }
 
@@ -204,7 +203,13 @@ fn plan(relation: &Relation, rules: &RuleSet, catalog: &Catalog) -> Result<Plan,
         .iter()
         .map(|column| Column { name: column.name.clone(), type_oid: column.type_oid, nullable: true })
         .collect();
-    let projection = Projection::new(&columns, &known.key, declaration.columns.as_deref());
+    let projection = Projection::new(
+        &columns,
+        &known.key,
+        declaration.columns.as_deref(),
+        catalog.types(),
+        rules.max_row_bytes(),
+    );
     Ok(Plan::Synced(SyncedTable {
         table: relation.table.clone(),
         projection: projection.map_err(|error| error.to_string())?,
@@ -231,5 +236,115 @@ fn compare(relation: &Relation, known: &KnownTable) -> Result<(), String> {
     match known.whole && relation.columns.len() != known.columns.len() {
         true => Err("it had other columns when its rows were written".to_owned()),
         false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashMap};
+
+    use super::*;
+    use crate::{catalog::KnownColumn, decode::RelationColumn};
+
+    fn rules() -> RuleSet {
+        let declared = r#"[{"table": "tasks", "buckets": ["user:{owner}"], "columns": ["id", "title"]},
+                           {"table": "notes", "buckets": ["shared"]}]"#;
+        RuleSet::new(&serde_json::from_str::<Vec<_>>(declared).unwrap()).unwrap()
+    }
+
+    const COLUMNS: [(&str, u32); 3] = [("id", 23), ("owner", 2950), ("title", 25)];
+
+    /// tasks has the oid 1; notes has 2, is partitioned, has the partition 3 and sends all its columns.
+    fn catalog() -> Catalog {
+        let known = |oid: u32| KnownTable {
+            oid,
+            key: vec!["id".to_owned()],
+            columns: COLUMNS
+                .map(|(name, type_oid)| KnownColumn { name: name.into(), type_oid, modifier: -1 })
+                .into(),
+            whole: oid == 2,
+            partitions: (oid == 2).then(|| BTreeSet::from([3])),
+        };
+        let tables = [("tasks", known(1)), ("notes", known(2))];
+        Catalog::new(HashMap::from(tables.map(|(name, table)| (name.parse().unwrap(), table))))
+    }
+
+    fn relation(oid: u32, name: &str) -> Relation {
+        let column = |(name, type_oid): (&str, u32)| RelationColumn {
+            identity: true,
+            name: name.to_owned(),
+            type_oid,
+            type_modifier: -1,
+        };
+        Relation {
+            oid,
+            table: name.parse().unwrap(),
+            identity: Identity::Full,
+            columns: COLUMNS.map(column).into(),
+        }
+    }
+
+    /// What becomes of a table's rows after these descriptions.
+    fn after(described: &[Relation], oid: u32) -> Result<(), String> {
+        let mut relations = Relations::default();
+        for relation in described {
+            relations.describe(relation.clone(), false, &rules(), &catalog());
+        }
+        relations.settle(&rules(), &catalog());
+        match relations.plan(oid) {
+            Some(Plan::Synced(_)) => Ok(()),
+            Some(Plan::Broken { problem, .. }) => Err(problem.clone()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn rows_of_another_shape_than_the_tables_are_not_routed() {
+        assert_eq!(after(&[relation(1, "tasks")], 1), Ok(()));
+        let mut more = relation(1, "tasks");
+        more.columns.push(RelationColumn { name: "unlisted".into(), ..more.columns[0].clone() });
+        assert_eq!(after(&[more.clone()], 1), Ok(()));
+        let whole = Relation { oid: 2, table: "notes".parse().unwrap(), ..more };
+        assert!(after(&[whole], 2).unwrap_err().contains("other columns"));
+        let mut other_type = relation(1, "tasks");
+        other_type.columns[2].type_oid = 1043;
+        assert!(after(&[other_type], 1).unwrap_err().contains("column title was another"));
+        let mut other_length = relation(1, "tasks");
+        other_length.columns[2].type_modifier = 9;
+        assert!(after(&[other_length], 1).is_err());
+        assert!(after(&[relation(9, "tasks")], 9).unwrap_err().contains("replaced"));
+        assert!(after(&[relation(1, "jobs")], 1).unwrap_err().contains("called public.jobs"));
+        let key_only = Relation { identity: Identity::Default, ..relation(1, "tasks") };
+        assert!(after(&[key_only], 1).unwrap_err().contains("REPLICA IDENTITY FULL"));
+    }
+
+    #[test]
+    fn rows_of_a_root_are_only_as_good_as_its_partitions() {
+        let (root, good) = (relation(2, "notes"), relation(3, "notes_1"));
+        assert_eq!(after(&[root.clone(), good.clone()], 2), Ok(()));
+        let gone = relation(4, "notes_2");
+        assert!(
+            after(&[root.clone(), gone.clone()], 2).unwrap_err().contains("is no partition of it any more")
+        );
+        let weak = Relation { identity: Identity::Default, ..good.clone() };
+        let described = [root.clone(), weak.clone()];
+        assert!(after(&described, 2).unwrap_err().contains("\"notes_1\" REPLICA IDENTITY FULL"));
+        // The root's fault lasts until that partition is described anew, whatever else is.
+        let mended = [root.clone(), weak.clone(), root.clone(), good];
+        assert_eq!(after(&mended, 2), Ok(()));
+        assert!(after(&[root.clone(), weak, root.clone()], 2).is_err());
+        // What does not follow its root is no partition of it.
+        assert_eq!(after(&[gone.clone(), root], 2), Ok(()));
+        assert_eq!(after(&[relation(1, "tasks"), gone], 1), Ok(()));
+    }
+
+    #[test]
+    fn a_partition_whose_rows_are_stored_may_be_gone() {
+        let mut relations = Relations::default();
+        for described in [relation(2, "notes"), relation(4, "notes_2")] {
+            relations.describe(described, true, &rules(), &catalog());
+        }
+        relations.settle(&rules(), &catalog());
+        assert!(matches!(relations.plan(2), Some(Plan::Synced(_))));
     }
 }

@@ -2,15 +2,34 @@
 
 use std::collections::BTreeSet;
 
-use posduif_model::{Bucket, Change, Op, row::RowError, value::Datum};
+use posduif_model::{
+    Bucket, Change, Op,
+    row::{EncodedRow, RowError, TooLarge},
+    value::Datum,
+};
 
 use crate::{
     decode::{Identity, OldRow, Tuple},
     relations::{BucketSource, SyncedTable},
 };
 
-/// What the readers of each bucket get for one message.
-pub type Routed = Vec<(Bucket, Vec<Change>)>;
+/// What one message means for readers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routed {
+    /// What the readers of each bucket get.
+    pub entries: Vec<(Bucket, Vec<Change>)>,
+    /// Why nobody gets the new version although it has buckets.
+    pub left_out: Option<TooLarge>,
+}
+
+/// Where a version of a row is put.
+#[derive(Default)]
+struct Put {
+    /// None where nobody sees the version.
+    change: Option<Change>,
+    buckets: BTreeSet<Bucket>,
+    left_out: Option<TooLarge>,
+}
 
 /// A row whose readers are not known: passing it over would leave it on their devices, or keep it from them.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -28,20 +47,22 @@ pub enum RouteError {
 impl SyncedTable {
     /// A new row goes to all its buckets.
     pub fn insert(&self, new: &[Datum<'_>]) -> Result<Routed, RouteError> {
-        let put = self.put(new)?;
-        Ok(self.buckets_of(new)?.into_iter().map(|bucket| (bucket, vec![put.clone()])).collect())
+        let Put { change: put, buckets: now, left_out } = self.put(new)?;
+        let entries = now.into_iter().map(|bucket| (bucket, put.iter().cloned().collect())).collect();
+        Ok(Routed { entries, left_out })
     }
 
     /// A deleted row leaves all its buckets.
     pub fn delete(&self, old: &OldRow<'_>) -> Result<Routed, RouteError> {
         let old = self.kept(old)?;
-        let delete = self.gone(old)?;
-        Ok(self.buckets_of(old)?.into_iter().map(|bucket| (bucket, vec![delete.clone()])).collect())
+        let gone = self.gone(old)?;
+        let of = |bucket| Some((bucket, vec![gone.clone()?]));
+        Ok(Routed { entries: self.buckets_of(old)?.into_iter().filter_map(of).collect(), left_out: None })
     }
 
     /// A changed row: put where it is now, delete where it no longer is, both where its key changed.
     ///
-    /// An update that changes nothing a reader sees goes nowhere.
+    /// An update that changes nothing a reader sees goes nowhere. A version that is too large is nowhere.
     pub fn update(&self, old: Option<&OldRow<'_>>, new: &[Datum<'_>]) -> Result<Routed, RouteError> {
         let new = resolve(old, new);
         let before = match old {
@@ -51,25 +72,29 @@ impl SyncedTable {
             None => return Err(self.no_old_row()),
         };
         let whole = self.identity == Identity::Full;
-        let (left, now) = (self.buckets_of(before)?, self.buckets_of(&new)?);
+        let left = self.buckets_of(before)?;
         // Compared as readers see it: two texts of one value are one key to them, or two.
-        let key_changed = self.projection.key_json(before)? != self.projection.key_json(&new)?;
-        if whole && !key_changed && left == now && self.projection.same(before, &new) {
-            return Ok(Routed::new());
+        let key_changed = self.projection.encode_key(before)? != self.projection.encode_key(&new)?;
+        if whole && !key_changed && left == self.buckets_of(&new)? && self.projection.same(before, &new) {
+            return Ok(Routed::default());
         }
+        let Put { change: put, buckets: now, left_out } = self.put(&new)?;
+        // Whether the old version was itself too large is not asked: to delete what is not there does no harm.
         let gone = match key_changed || left.iter().any(|bucket| !now.contains(bucket)) {
-            true => Some(self.gone(before)?),
+            true => self.gone(before)?,
             false => None,
         };
-        let put = self.put(&new)?;
-        let mut routed = Routed::new();
+        let mut entries = Vec::new();
         for bucket in left.union(&now) {
             let leaves = left.contains(bucket) && (key_changed || !now.contains(bucket));
-            let delete = gone.iter().filter(|_| leaves).cloned();
-            let puts = now.contains(bucket).then(|| put.clone());
-            routed.push((*bucket, delete.chain(puts).collect()));
+            let delete = gone.iter().filter(|_| leaves);
+            let puts = put.iter().filter(|_| now.contains(bucket));
+            let changes: Vec<Change> = delete.chain(puts).cloned().collect();
+            if !changes.is_empty() {
+                entries.push((*bucket, changes));
+            }
         }
-        Ok(routed)
+        Ok(Routed { entries, left_out })
     }
 
     /// The operation for a table that was truncated; it concerns every reader.
@@ -89,14 +114,25 @@ impl SyncedTable {
         RouteError::OldRow(self.table.to_sql())
     }
 
-    fn put(&self, row: &[Datum<'_>]) -> Result<Change, RowError> {
-        let (key, row) = (self.projection.key_json(row)?, self.projection.row_json(row)?);
-        Ok(Change { op: Op::Put, table: self.table.clone(), key, row })
+    /// The operation for a row as it is now, and the buckets where that is seen: none for a row that is too large.
+    fn put(&self, row: &[Datum<'_>]) -> Result<Put, RouteError> {
+        let buckets = self.buckets_of(row)?;
+        if buckets.is_empty() {
+            return Ok(Put::default());
+        }
+        Ok(match self.projection.encode(row)? {
+            Ok(EncodedRow { key, row }) => {
+                let change = Change { op: Op::Put, table: self.table.clone(), key, row };
+                Put { change: Some(change), buckets, left_out: None }
+            }
+            Err(too_large) => Put { left_out: Some(too_large), ..Put::default() },
+        })
     }
 
-    fn gone(&self, row: &[Datum<'_>]) -> Result<Change, RowError> {
-        let key = self.projection.key_json(row)?;
-        Ok(Change { op: Op::Delete, table: self.table.clone(), key, row: String::new() })
+    /// The operation for a row that is gone; a key that is too large was never seen.
+    fn gone(&self, row: &[Datum<'_>]) -> Result<Option<Change>, RowError> {
+        let key = self.projection.encode_key(row)?.ok();
+        Ok(key.map(|key| Change { op: Op::Delete, table: self.table.clone(), key, row: String::new() }))
     }
 
     /// A NULL names no bucket: nobody sees the row there. A value that did not come says nothing about who does.
@@ -133,7 +169,7 @@ fn resolve<'a>(old: Option<&OldRow<'a>>, new: &[Datum<'a>]) -> Tuple<'a> {
 
 #[cfg(test)]
 mod tests {
-    use posduif_model::{row::Projection, table::Column};
+    use posduif_model::{row::Projection, table::Column, value::TypeCatalog};
 
     use super::*;
 
@@ -148,7 +184,14 @@ mod tests {
         let listed = ["id", "owner", "title"].map(String::from);
         SyncedTable {
             table: "tasks".parse().unwrap(),
-            projection: Projection::new(&columns, &["id".into()], Some(&listed)).unwrap(),
+            projection: Projection::new(
+                &columns,
+                &["id".into()],
+                Some(&listed),
+                &TypeCatalog::default(),
+                200,
+            )
+            .unwrap(),
             buckets: vec![BucketSource::User(1)],
             identity: Identity::Full,
         }
@@ -165,7 +208,7 @@ mod tests {
 
     fn ops(routed: Routed) -> Vec<(String, Vec<(Op, String)>)> {
         let name = |change: Change| (change.op, change.key);
-        routed.into_iter().map(|(b, c)| (b.to_string(), c.into_iter().map(name).collect())).collect()
+        routed.entries.into_iter().map(|(b, c)| (b.to_string(), c.into_iter().map(name).collect())).collect()
     }
 
     fn user(id: &str) -> String {
@@ -193,7 +236,7 @@ mod tests {
     #[test]
     fn an_update_of_unlisted_columns_goes_nowhere() {
         let old = OldRow::Full(row("1", A, "t", "h"));
-        assert!(tasks().update(Some(&old), &row("1", A, "t", "other")).unwrap().is_empty());
+        assert!(tasks().update(Some(&old), &row("1", A, "t", "other")).unwrap() == Routed::default());
     }
 
     #[test]
@@ -202,7 +245,7 @@ mod tests {
         let mut new = row("1", B, "", "h");
         new[2] = Datum::Unchanged;
         let routed = tasks().update(Some(&old), &new).unwrap();
-        assert!(routed[1].1[0].row.contains("\"title\":\"long\""));
+        assert!(routed.entries[1].1[0].row.contains("\"title\":\"long\""));
         assert_eq!(indexed().update(None, &new), Err(RowError::Unresolved("title".into()).into()));
     }
 
@@ -210,13 +253,55 @@ mod tests {
     fn a_row_without_an_owner_goes_nowhere() {
         let mut orphan = row("1", A, "t", "h");
         orphan[1] = Datum::Null;
-        assert!(tasks().insert(&orphan).unwrap().is_empty());
+        assert_eq!(tasks().insert(&orphan).unwrap(), Routed::default());
     }
 
     #[test]
     fn a_message_to_oneself_is_one_entry() {
         let both = SyncedTable { buckets: vec![BucketSource::User(1), BucketSource::User(1)], ..tasks() };
-        assert_eq!(both.insert(&row("1", A, "t", "h")).unwrap().len(), 1);
+        assert_eq!(both.insert(&row("1", A, "t", "h")).unwrap().entries.len(), 1);
+    }
+
+    #[test]
+    fn a_version_that_is_too_large_is_seen_by_nobody() {
+        let long = "x".repeat(200);
+        let (small, large) = (row("1", A, "t", "h"), row("1", A, &long, "h"));
+        let [was_small, was_large] = [&small, &large].map(|row| OldRow::Full(row.clone()));
+        let (gone, back) =
+            ([(user(A), vec![(Op::Delete, key("1"))])], [(user(A), vec![(Op::Put, key("1"))])]);
+
+        let inserted = tasks().insert(&large).unwrap();
+        assert!(matches!(inserted.left_out, Some(TooLarge::Row(bytes)) if bytes > 200), "{inserted:?}");
+        assert_eq!(ops(inserted), []);
+        let grown = tasks().update(Some(&was_small), &large).unwrap();
+        assert!(grown.left_out.is_some());
+        assert_eq!(ops(grown), gone);
+        let shrunk = tasks().update(Some(&was_large), &small).unwrap();
+        assert_eq!((shrunk.left_out, ops(shrunk)), (None, back.into()));
+        let moved = tasks().update(Some(&was_small), &row("1", B, &long, "h")).unwrap();
+        assert_eq!(ops(moved), gone);
+        assert_eq!(ops(tasks().delete(&was_large).unwrap()), gone);
+    }
+
+    #[test]
+    fn a_key_that_is_too_large_goes_nowhere_at_all() {
+        let long = "k".repeat(10_000);
+        let (short, large) = (row("1", A, "t", "h"), row(&long, A, "t", "h"));
+        let [was_short, was_large] = [&short, &large].map(|row| OldRow::Full(row.clone()));
+        assert!(matches!(tasks().insert(&large).unwrap().left_out, Some(TooLarge::Key(_))));
+        assert_eq!(ops(tasks().delete(&was_large).unwrap()), []);
+        let renamed = tasks().update(Some(&was_large), &short).unwrap();
+        assert_eq!(ops(renamed), [(user(A), vec![(Op::Put, key("1"))])]);
+        let renamed = tasks().update(Some(&was_short), &large).unwrap();
+        assert_eq!(ops(renamed), [(user(A), vec![(Op::Delete, key("1"))])]);
+    }
+
+    #[test]
+    fn a_large_row_without_an_owner_is_no_news() {
+        let long = "x".repeat(200);
+        let mut orphan = row("1", A, &long, "h");
+        orphan[1] = Datum::Null;
+        assert_eq!(tasks().insert(&orphan).unwrap(), Routed::default());
     }
 
     #[test]
@@ -276,7 +361,8 @@ mod tests {
     fn keys_are_compared_as_readers_see_them() {
         let columns = [Column { name: "id".into(), type_oid: 1700, nullable: false }];
         let numbers = SyncedTable {
-            projection: Projection::new(&columns, &["id".into()], None).unwrap(),
+            projection: Projection::new(&columns, &["id".into()], None, &TypeCatalog::default(), 200)
+                .unwrap(),
             buckets: vec![BucketSource::Shared],
             ..tasks()
         };

@@ -1,9 +1,11 @@
 //! pgoutput messages in, entries and commits for the log out; no I/O.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use posduif_changelog::{Batch, CommitRecord, Heartbeat};
-use posduif_model::{Bucket, Change, DeviceId, Lsn, Position, TableName, rule::RuleSet, value::Datum};
+use posduif_model::{
+    Bucket, Change, DeviceId, Lsn, Position, TableName, row::TooLarge, rule::RuleSet, value::Datum,
+};
 
 use crate::{
     catalog::Catalog,
@@ -26,7 +28,7 @@ pub enum StreamError {
 }
 
 /// A transaction that is complete in the batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finished {
     pub commit: Lsn,
     pub end: Lsn,
@@ -35,6 +37,19 @@ pub struct Finished {
     pub heartbeat: Option<Heartbeat>,
     /// Larger than the cap: its rows are not in the log.
     pub left_out: bool,
+    /// The rows that nobody sees because they are too large.
+    pub rows_left_out: Vec<LeftOut>,
+}
+
+/// Rows of one table in one transaction that are too large for the same reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    pub table: TableName,
+    /// A constant word.
+    pub reason: &'static str,
+    pub rows: u64,
+    /// The size of the largest.
+    pub bytes: usize,
 }
 
 /// Where the log ends that an assembler goes on with.
@@ -71,7 +86,8 @@ struct Open {
     buckets: BTreeSet<Bucket>,
     /// Payload bytes that went into the log.
     bytes: usize,
-    left_out: bool,
+    over_cap: bool,
+    rows_left_out: BTreeMap<(TableName, &'static str), LeftOut>,
 }
 
 /// The prefix of the message with which an upload names its device.
@@ -163,7 +179,8 @@ impl Assembler {
             heartbeat: None,
             buckets: BTreeSet::new(),
             bytes: 0,
-            left_out: false,
+            over_cap: false,
+            rows_left_out: BTreeMap::new(),
         });
         Ok(())
     }
@@ -191,10 +208,13 @@ impl Assembler {
             Plan::Synced(table) => {
                 let routed =
                     route(table).map_err(|source| StreamError::Row { table: table.table.clone(), source })?;
-                for (bucket, changes) in routed {
+                if let Some(why) = routed.left_out {
+                    open.leave_out(&table.table, why);
+                }
+                for (bucket, changes) in routed.entries {
                     open.push(at, bucket, &changes, batch);
                 }
-                open.left_out = open.bytes > *cap;
+                open.over_cap = open.bytes > *cap;
             }
             Plan::Heartbeat { sequence, nonce } => {
                 if let Some(row) = inserted {
@@ -256,7 +276,7 @@ impl Assembler {
             buckets: open.buckets.into_iter().collect(),
             buckets_elsewhere: false,
             written: self.end.written,
-            left_out: open.left_out,
+            left_out: open.over_cap,
         });
         self.end.newest = commit.commit;
         Ok(Some(Finished {
@@ -265,7 +285,8 @@ impl Assembler {
             xid: open.begin.xid,
             changes: open.ordinal,
             heartbeat: open.heartbeat,
-            left_out: open.left_out,
+            left_out: open.over_cap,
+            rows_left_out: open.rows_left_out.into_values().collect(),
         }))
     }
 }
@@ -273,12 +294,24 @@ impl Assembler {
 impl Open {
     /// Whether its rows go into the log.
     fn is_stored(&self) -> bool {
-        !self.known && !self.left_out
+        !self.known && !self.over_cap
     }
 
     fn push(&mut self, at: Position, bucket: Bucket, changes: &[Change], batch: &mut Batch) {
         self.bytes += batch.push(at, &bucket, self.origin.as_ref(), changes);
         self.buckets.insert(bucket);
+    }
+
+    fn leave_out(&mut self, table: &TableName, why: TooLarge) {
+        let reason = why.reason();
+        let left_out = self.rows_left_out.entry((table.clone(), reason)).or_insert_with(|| LeftOut {
+            table: table.clone(),
+            reason,
+            rows: 0,
+            bytes: 0,
+        });
+        left_out.rows += 1;
+        left_out.bytes = left_out.bytes.max(why.bytes());
     }
 }
 

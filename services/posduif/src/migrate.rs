@@ -13,7 +13,7 @@ use posduif_runtime::{
 /// Migrates every tenant and says what it did; goes on after a tenant that fails, and fails in the end.
 pub async fn run(path: &Path) -> anyhow::Result<()> {
     let config = Config::load(path)?;
-    let rules = RuleSet::new(&config.sync.tables)?;
+    let rules = config.sync.rules()?;
     let mut failed = 0;
     for tenant in &config.tenants {
         match migrate(tenant, &rules, &config.sync.wal.publication).await {

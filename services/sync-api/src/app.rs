@@ -82,7 +82,7 @@ impl App {
     pub fn new(config: &Config, clock: Clock) -> Result<Self, StartError> {
         let secret = config.auth.jwt_secret()?;
         let secret = secret.expose_secret().as_bytes();
-        let rules = RuleSet::new(&config.sync.tables)?;
+        let rules = config.sync.rules()?;
         declaration::check(&rules)?;
         let redis = &config.redis;
         let redis = posduif_changelog::pool(

@@ -12,6 +12,8 @@ pub struct Facts {
     pub version_number: i32,
     pub wal_level: String,
     pub encoding: String,
+    /// Whether the engine's own tables are those of this version.
+    pub migrated: bool,
     /// The role whose rights are looked at.
     pub role: String,
     pub publication: Option<PublicationFacts>,

@@ -66,6 +66,9 @@ SELECT json_build_object(
     'wal_level', current_setting('wal_level'),
     'encoding', current_setting('server_encoding'),
     'role', (SELECT rolname FROM role),
+    'migrated', EXISTS (
+        SELECT FROM pg_attribute
+         WHERE attrelid = to_regclass('posduif_engine.sync_epoch') AND attname = 'relations' AND NOT attisdropped),
     'publication', (SELECT json_build_object(
         'oid', oid::int8, 'all_tables', puballtables,
         'operations', pubinsert AND pubupdate AND pubdelete AND pubtruncate,

@@ -52,6 +52,10 @@ fn server(facts: &Facts, problems: &mut Problems) {
         );
         problems.add(Cure::Operator, "tenants", sentence);
     }
+    if !facts.migrated {
+        let sentence = "the schema posduif_engine is missing or older than this program; run posduif migrate";
+        problems.add(Cure::Migrate, "tenants", sentence);
+    }
     if facts.encoding != "UTF8" {
         let encoding = &facts.encoding;
         let sentence = format!(

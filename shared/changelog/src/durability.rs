@@ -53,18 +53,27 @@ impl LogWriter {
 /// Sentences about settings that put the log at risk; none for a server that is set up as it should be.
 ///
 /// They come from INFO, which needs no right to read the configuration.
+///
+/// # Errors
+/// `Evicting` for a server that may drop any part of the log when its memory is full: no reader would notice.
 pub async fn concerns(connection: &mut Connection) -> Result<Vec<String>, LogError> {
     let info: String = redis::cmd("INFO").arg(("memory", "persistence")).query_async(connection).await?;
-    Ok(judge(&info))
+    judge(&info)
 }
 
-fn judge(info: &str) -> Vec<String> {
+fn judge(info: &str) -> Result<Vec<String>, LogError> {
     let field =
         |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let policy = field("maxmemory_policy").unwrap_or("noeviction");
+    let is_limited = field("maxmemory").is_some_and(|bytes| bytes != "0");
+    if policy.starts_with("allkeys") && is_limited {
+        return Err(LogError::Evicting(policy.to_owned()));
+    }
     let mut concerns = Vec::new();
-    if field("maxmemory_policy").is_some_and(|policy| policy != "noeviction") {
-        concerns
-            .push("Redis may evict the log when memory is short; set maxmemory-policy noeviction".to_owned());
+    if policy.starts_with("allkeys") {
+        concerns.push(format!(
+            "Redis would evict the log if it had a memory limit ({policy}); set maxmemory-policy noeviction"
+        ));
     }
     if field("aof_enabled") == Some("0") {
         concerns.push(
@@ -78,20 +87,32 @@ fn judge(info: &str) -> Vec<String> {
             "Redis uses {used} of {most} bytes; raise maxmemory or lower sync.retention.max_bytes"
         ));
     }
-    concerns
+    Ok(concerns)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn judged(info: &str) -> usize {
+        judge(info).unwrap().len()
+    }
+
     #[test]
     fn a_server_that_may_lose_the_log_is_reported() {
         let good = "# Memory\r\nmaxmemory_policy:noeviction\r\n# Persistence\r\naof_enabled:1\r\n";
-        assert!(judge(good).is_empty());
-        assert_eq!(judge("maxmemory_policy:allkeys-lru\r\naof_enabled:0\r\n").len(), 2);
-        assert_eq!(judge("used_memory:91\r\nmaxmemory:100\r\n").len(), 1);
-        assert!(judge("used_memory:89\r\nmaxmemory:100\r\n").is_empty());
-        assert!(judge("used_memory:91\r\nmaxmemory:0\r\n").is_empty());
+        assert_eq!(judged(good), 0);
+        assert_eq!(judged("maxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\naof_enabled:0\r\n"), 2);
+        assert_eq!(judged("used_memory:91\r\nmaxmemory:100\r\n"), 1);
+        assert_eq!(judged("used_memory:89\r\nmaxmemory:100\r\n"), 0);
+        assert_eq!(judged("used_memory:91\r\nmaxmemory:0\r\n"), 0);
+    }
+
+    #[test]
+    fn a_server_that_may_drop_a_part_of_the_log_is_refused() {
+        let evicts = judge("maxmemory:100\r\nmaxmemory_policy:allkeys-lfu\r\n");
+        assert!(matches!(evicts, Err(LogError::Evicting(policy)) if policy == "allkeys-lfu"));
+        // Only what expires anyway may go: credentials and leases.
+        assert_eq!(judged("maxmemory:100\r\nmaxmemory_policy:volatile-lru\r\n"), 0);
     }
 }

@@ -12,6 +12,16 @@ pub enum LogError {
     /// Redis has no memory left; nothing of the refused script was written.
     #[error("Redis is out of memory (maxmemory reached); raise maxmemory or lower the retention: {0}")]
     OutOfMemory(redis::RedisError),
+    /// Redis may drop any stream of the log when memory is short, and nobody would notice.
+    #[error(
+        "Redis evicts keys when its memory is full ({0}), which would tear holes into the log; set maxmemory-policy noeviction"
+    )]
+    Evicting(String),
+    /// The user of `redis.url` lacks a right; an operator must grant it.
+    #[error(
+        "Redis does not allow what Posduif needs; grant the user of redis.url the commands of docs/PROTOCOL.md: {0}"
+    )]
+    Forbidden(redis::RedisError),
     /// Redis is unreachable or refused the command; worth a retry.
     #[error("Redis is not available: {0}")]
     Unavailable(String),
@@ -25,7 +35,9 @@ impl From<redis::RedisError> for LogError {
         match error.code() {
             Some("FENCED") => LogError::Fenced,
             Some("DIVERGED") => LogError::Diverged(error.detail().unwrap_or_default().to_owned()),
+            Some("NOPERM") => LogError::Forbidden(error),
             Some("OOM") => LogError::OutOfMemory(error),
+            _ if is_refusal_in_script(&error.to_string()) => LogError::Forbidden(error),
             _ => LogError::Unavailable(error.to_string()),
         }
     }
@@ -35,4 +47,9 @@ impl From<deadpool_redis::PoolError> for LogError {
     fn from(error: deadpool_redis::PoolError) -> Self {
         LogError::Unavailable(error.to_string())
     }
+}
+
+/// Inside of a script a refusal has no code of its own before Redis 7.2, and other words since.
+fn is_refusal_in_script(message: &str) -> bool {
+    message.contains("The user executing the script can't") || message.contains("ACL failure in script")
 }

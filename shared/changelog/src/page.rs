@@ -27,6 +27,9 @@ pub(crate) enum Merged {
     Incomplete(Lsn),
 }
 
+/// A page ends with the transaction that brings it to so many bytes: devices hold a page in memory.
+const PAGE_BYTES: usize = 4 << 20;
+
 /// Merges bucket reads into a page of about `limit` entries that ends at a commit boundary.
 ///
 /// A bucket that was cut may lack the rest of its last transaction, so nothing from that commit on is complete.
@@ -50,7 +53,13 @@ pub(crate) fn merge(reads: Vec<BucketRead>, upto: Lsn, limit: usize) -> Merged {
         Some(_) => entries.last().map_or(upto, |entry| entry.position.commit),
         None => upto,
     };
-    let boundary = entries.get(limit.saturating_sub(1)).map(|entry| entry.position.commit);
+    let mut bytes = 0_usize;
+    let fills = |entry: &Entry| {
+        bytes += entry.changes.iter().map(|change| change.key.len() + change.row.len()).sum::<usize>();
+        bytes >= PAGE_BYTES
+    };
+    let heavy = entries.iter().position(fills).unwrap_or(usize::MAX);
+    let boundary = entries.get(limit.saturating_sub(1).min(heavy)).map(|entry| entry.position.commit);
     if let Some(last) = boundary {
         let end = entries.partition_point(|entry| entry.position.commit <= last);
         if end < entries.len() {
@@ -93,6 +102,20 @@ mod tests {
     fn a_page_never_splits_a_transaction() {
         let got = page(vec![read(&[(1, 0), (1, 1), (1, 2), (2, 0)], false)], 2);
         assert_eq!(got, (["1-0", "1-1", "1-2"].map(String::from).to_vec(), 1));
+    }
+
+    #[test]
+    fn a_page_ends_after_the_transaction_that_makes_it_large() {
+        let mut large = read(&[(1, 0), (2, 0), (2, 1), (3, 0)], false);
+        for entry in &mut large.entries {
+            entry.changes = vec![posduif_model::Change {
+                op: posduif_model::Op::Put,
+                table: "t".parse().unwrap(),
+                key: "k".into(),
+                row: "r".repeat(PAGE_BYTES / 2),
+            }];
+        }
+        assert_eq!(page(vec![large], 10), (["1-0", "2-0", "2-1"].map(String::from).to_vec(), 2));
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl fmt::Display for BucketTemplate {
     }
 }
 
-/// The hash of everything in the rules that changes what a reader sees: tables, buckets, columns.
+/// The hash of everything in the rules that changes what a reader sees: tables, buckets, columns, the limit of a row.
 ///
 /// A cursor carries it: a device that synced under other rules takes a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -127,8 +127,12 @@ pub struct RuleSet {
     tables: Vec<TableDeclaration>,
     /// The operator's tables in the order of the file.
     declared: Vec<TableName>,
+    max_row_bytes: usize,
     hash: RulesHash,
 }
+
+/// `sync.max_row_bytes` where it is left out: 8 MiB.
+pub const DEFAULT_MAX_ROW_BYTES: usize = 8 << 20;
 
 impl RuleSet {
     /// Joins the operator's declarations with the built-in `messages` and `users`; naming one overrides it.
@@ -144,9 +148,21 @@ impl RuleSet {
         let mut tables: Vec<_> = built_in.into_iter().filter(|b| !is_declared(&b.table)).collect();
         tables.extend_from_slice(declared);
         tables.sort_by(|a, b| a.table.cmp(&b.table));
-        let hash = hash(&tables);
+        let max_row_bytes = DEFAULT_MAX_ROW_BYTES;
+        let hash = hash(&tables, max_row_bytes);
         let declared = declared.iter().map(|declaration| declaration.table.clone()).collect();
-        Ok(RuleSet { tables, declared, hash })
+        Ok(RuleSet { tables, declared, max_row_bytes, hash })
+    }
+
+    /// The same declarations with another limit of a row's size in bytes of JSON.
+    pub fn with_max_row_bytes(self, max_row_bytes: usize) -> Self {
+        let hash = hash(&self.tables, max_row_bytes);
+        RuleSet { max_row_bytes, hash, ..self }
+    }
+
+    /// A row whose JSON has more bytes is seen by nobody.
+    pub fn max_row_bytes(&self) -> usize {
+        self.max_row_bytes
     }
 
     /// The declarations, ordered by table name.
@@ -188,15 +204,16 @@ fn check(declaration: &TableDeclaration) -> Result<(), RuleError> {
 }
 
 /// Raised when the meaning of a stored entry changes, so that old logs are not read by new rules.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
-fn hash(tables: &[TableDeclaration]) -> RulesHash {
+fn hash(tables: &[TableDeclaration], max_row_bytes: usize) -> RulesHash {
     let mut digest = Sha256::new();
     digest.update([FORMAT]);
     let mut part = |text: &str| {
         digest.update(u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
         digest.update(text);
     };
+    part(&max_row_bytes.to_string());
     for declaration in tables {
         part(&declaration.table.to_string());
         part(&declaration.buckets.len().to_string());
@@ -310,8 +327,10 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_sees_tables_buckets_and_columns_but_not_write_rules() {
+    fn the_hash_sees_tables_buckets_columns_and_limits_but_not_write_rules() {
         let base = RuleSet::new(&[tasks(Some(&["id", "title"]))]).unwrap();
+        assert_eq!(base.clone().with_max_row_bytes(DEFAULT_MAX_ROW_BYTES), base);
+        assert_ne!(base.clone().with_max_row_bytes(DEFAULT_MAX_ROW_BYTES - 1).hash(), base.hash());
         let writable = TableDeclaration {
             write: Some(WriteDeclaration { owner: "o".into(), columns: vec![], version: "v".into() }),
             ..tasks(Some(&["id", "title"]))

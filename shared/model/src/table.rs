@@ -84,7 +84,7 @@ impl From<TableName> for String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
     pub name: String,
-    /// `pg_type.oid`; decides the JSON form of the column's values.
+    /// `pg_type.oid`; with the type catalogue it decides the JSON form of the column's values.
     pub type_oid: u32,
     /// Whether the catalogue lets the column be NULL.
     pub nullable: bool,

@@ -40,6 +40,7 @@ impl Servers {
         let scratch = Scratch::new();
         let mut postgres = PostgresOptions::new(scratch.join("postgres"), PASSWORD);
         postgres.durable = durable;
+        postgres.settings.push(("max_prepared_transactions".to_owned(), "8".to_owned()));
         let mut redis = RedisOptions::new(scratch.join("redis"));
         redis.settings.push(("enable-debug-command".to_owned(), "local".to_owned()));
         let (postgres, redis) = tokio::join!(Postgres::start(postgres), Redis::start(redis));

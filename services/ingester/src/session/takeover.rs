@@ -1,6 +1,6 @@
 //! A tenant's slot, log and database in, the right to write its log out.
 
-use posduif_changelog::{LogError, LogState, LogWriter, Watermark};
+use posduif_changelog::{LogError, LogState, LogWriter, Watermark, durability};
 use posduif_model::{Epoch, Lsn};
 use tokio::{sync::watch, time::timeout};
 use tokio_postgres::Client;
@@ -45,6 +45,8 @@ pub async fn take_over(session: &Session, sql: &Client) -> Result<Taken, Session
         Some(slot) => slot.confirmed,
         None => return Err(SessionError::Closed),
     };
+    // A server that drops what it likes is not written to at all; what else it may lack, the upkeep reports.
+    durability::concerns(writer.connection()).await?;
     let log = match writer.state().await {
         Err(LogError::Corrupt(what)) => {
             tracing::error!(tenant = %session.tenant.id, what, "the log's state cannot be read");

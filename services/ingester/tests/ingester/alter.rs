@@ -129,6 +129,11 @@ async fn where_all_columns_are_sent_a_new_one_opens_an_epoch() {
 async fn a_name_that_changes_stops_the_stream_until_it_is_back_and_then_opens_an_epoch() {
     for (away, back, sentence) in [
         (
+            "ALTER TABLE tasks DROP title",
+            "ALTER TABLE tasks ADD title text",
+            "sync.tables[0].columns[2]: public.tasks has no column title",
+        ),
+        (
             "ALTER TABLE tasks RENAME title TO label",
             "ALTER TABLE tasks RENAME label TO title",
             "sync.tables[0].columns[2]: public.tasks has no column title",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use posduif_changelog::{Entry, LogReader, LogState, Timeouts, pool, reader::Read};
 use posduif_ingester::{metrics::IngesterMetrics, session::Session};
 use posduif_migrations::migrate;
-use posduif_model::{Bucket, Lsn, Op, TenantId, UserId, rule::RuleSet};
+use posduif_model::{Bucket, Lsn, Op, TenantId, UserId};
 use posduif_runtime::{
     config::{Config, TenantConfig},
     metrics::Metrics,
@@ -64,7 +64,7 @@ impl Tenant {
         config.sync.wal.heartbeat_interval = Duration::from_secs(1);
         config.sync.wal.confirm_delay = Duration::from_secs(1);
         config.sync.wal.read_interval = Duration::from_millis(200);
-        let rules = RuleSet::new(&config.sync.tables).unwrap();
+        let rules = config.sync.rules().unwrap();
         migrate(&mut client, &rules, &config.sync.wal.publication, None).await.unwrap();
         let tenant: TenantConfig = config.tenants[0].clone();
         let redis = pool(servers.redis_url(), 4, Timeouts::default()).unwrap();

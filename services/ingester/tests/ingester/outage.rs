@@ -69,15 +69,19 @@ async fn an_answer_that_is_lost_after_every_byte_stores_nothing_twice_and_nothin
     let bob = tenant.user("Bob").await;
     let epoch = tenant.caught_up().await.epoch;
     let mut expected = Vec::new();
-    for cut in 0..60 {
-        // Some cuts hit the request, some the answer; some transactions are larger than a chunk.
-        let direction = if cut % 2 == 0 { Direction::ToServer } else { Direction::ToClient };
-        proxy.cut_after_bytes(1 + cut * 97, direction);
-        for n in 0..3 {
-            let size = if n == 1 { 6_000 } else { 10 };
-            expected.push(format!("{cut}-{n}-{}", "x".repeat(size)));
+    for cut in 0..80 {
+        // A request is cut anywhere, an answer, which has a few bytes, right after it was given.
+        match cut % 2 {
+            0 => proxy.cut_after_bytes(1 + cut * 53, Direction::ToServer),
+            _ => proxy.cut_after_bytes(1 + cut / 2 % 6, Direction::ToClient),
+        }
+        for n in 0..2 {
+            // Some transactions are larger than a chunk.
+            let size = if cut % 3 == n { 6_000 } else { 10 };
+            expected.push(format!("{cut}-{n}-{}", "x".repeat(usize::try_from(size).unwrap())));
             tenant.message(bob, bob, expected.last().unwrap()).await;
         }
+        tenant.caught_up().await;
     }
     assert_eq!(contents(&tenant, bob).await, expected);
     assert_eq!(tenant.state().await.epoch, epoch, "a lost answer cost an epoch");
@@ -213,4 +217,51 @@ async fn a_fail_over_of_redis_loses_nothing_that_is_not_noticed() {
             true => assert_ne!(state.epoch, before.epoch, "a hole that nobody would ever notice"),
         }
     }
+}
+
+/// As docs/PROTOCOL.md says.
+const RIGHTS: &str = "AUTH CLIENT|ID CLIENT|KILL HELLO SELECT PING INFO TIME EVAL EVALSHA SCRIPT|LOAD GET SET HGET \
+                      HGETALL HMGET HSET HDEL HINCRBY DEL UNLINK XADD XRANGE XREVRANGE XLEN XTRIM RENAME SADD SSCAN SCAN \
+                      ZADD ZRANGE ZREMRANGEBYSCORE EXPIRE";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rights_that_the_documents_name_are_enough() {
+    let mut servers = Servers::private().await;
+    let mut tenant = Tenant::create(&servers).await;
+    let mut redis = tenant.redis().await;
+    let mut user = redis::cmd("ACL");
+    user.arg(("SETUSER", "ingester", "reset", "on", ">pw", "~posduif:*"));
+    for command in RIGHTS.split_whitespace() {
+        user.arg(format!("+{}", command.to_lowercase()));
+    }
+    let () = user.query_async(&mut redis).await.unwrap();
+    let proxy = Proxy::start(([127, 0, 0, 1], servers.redis().port()).into()).await;
+    tenant.session.redis.url = format!("redis://ingester:pw@{}/0", proxy.address()).parse().unwrap();
+    tenant.session.retention.interval = Duration::from_millis(50);
+    tenant.session.retention.compact_entries = 100;
+    tenant.session.retention.max_bytes = 500_000;
+    let running = tenant.ingest().await;
+    let bob = tenant.user("Bob").await;
+    let first = tenant.caught_up().await;
+    for n in 0..300 {
+        tenant.message(bob, bob, &format!("{n} {}", "x".repeat(1_000))).await;
+        if n % 100 == 50 {
+            proxy.cut_all();
+        }
+    }
+    let state = eventually(SOON, "the log is trimmed and compacted", async || {
+        let state = tenant.caught_up().await;
+        Ok((state.floor > first.watermark.commit && state.compacted > state.base).then_some(state))
+    })
+    .await;
+    assert_eq!(state.epoch, first.epoch);
+    drop(running);
+    // Without one of them it says so instead of waiting for ever.
+    let revoke = redis::cmd("ACL").arg(("SETUSER", "ingester", "-xadd")).to_owned();
+    let () = revoke.query_async(&mut redis).await.unwrap();
+    let running = tenant.spawn();
+    tenant.message(bob, bob, "y").await;
+    let reason = running.ended().await;
+    assert!(reason.contains("docs/PROTOCOL.md") || reason.contains("xadd"), "{reason}");
+    servers.redis_mut().stop().await.unwrap();
 }

@@ -137,6 +137,8 @@ async fn what_happens_to_a_partition_without_a_message_opens_an_epoch() {
         "ALTER TABLE notes DETACH PARTITION notes_old; DELETE FROM notes_old;
          ALTER TABLE notes ATTACH PARTITION notes_old FOR VALUES FROM (2000) TO (2010)",
         FILLED,
+        "BEGIN; CREATE TABLE brief PARTITION OF notes FOR VALUES FROM (1990) TO (2000);
+         ALTER TABLE brief REPLICA IDENTITY FULL; INSERT INTO notes VALUES (9, 1995); COMMIT; TRUNCATE brief",
         "VACUUM FULL notes_old",
         "ALTER TABLE notes ALTER title TYPE text USING title || '!'",
     ] {

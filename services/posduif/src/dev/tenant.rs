@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use posduif_model::{rule::RuleSet, table::quote_identifier};
+use posduif_model::table::quote_identifier;
 use posduif_provision::Postgres;
 use posduif_runtime::{
     config::{Config, TenantConfig},
@@ -30,7 +30,7 @@ pub fn url(server: &Postgres, settings: &Settings) -> String {
 pub async fn prepare(server: &Postgres, settings: &Settings, config: &Path) -> anyhow::Result<()> {
     create_database(server, settings).await.context("cannot create the tenant's database")?;
     let config = Config::load(config)?;
-    let rules = RuleSet::new(&config.sync.tables)?;
+    let rules = config.sync.rules()?;
     let tenant = config.tenants.first().context("the configuration names no tenant")?;
     let report = migrate::migrate(tenant, &rules, &config.sync.wal.publication).await;
     report

@@ -182,7 +182,10 @@ impl From<StoreError> for ApiError {
 impl From<LogError> for ApiError {
     fn from(error: LogError) -> Self {
         match error {
-            LogError::Unavailable(_) | LogError::OutOfMemory(_) => {
+            LogError::Unavailable(_)
+            | LogError::OutOfMemory(_)
+            | LogError::Forbidden(_)
+            | LogError::Evicting(_) => {
                 ApiError::new(Code::RedisError, "the log of changes is not available right now").caused(error)
             }
             LogError::Fenced | LogError::Diverged(_) | LogError::Corrupt(_) => ApiError::internal(error),

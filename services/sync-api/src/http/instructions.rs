@@ -5,7 +5,7 @@ use posduif_model::{
     TableName, TenantId,
     rule::{RulesHash, TableDeclaration},
     table::{Column, TableShape},
-    value::JsonForm,
+    value::{JsonForm, TypeCatalog},
 };
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use super::{auth::Device, error::ApiError};
 use crate::{
     app::App,
     declaration::{self, local_name},
-    store::catalogue,
+    store::{StoreError, catalogue},
     sync::body::List,
 };
 
@@ -62,10 +62,13 @@ struct Write<'a> {
 
 pub async fn instructions(app: Data<App>, device: Device) -> Result<HttpResponse, ApiError> {
     let declared = app.rules.tables();
-    let shapes = device.tenant.database.run(async |client| {
-        catalogue::shapes(client, declared.iter().map(|declaration| &declaration.table)).await
+    let found = device.tenant.database.run(async |client| {
+        let tables = declared.iter().map(|declaration| &declaration.table);
+        let shapes = catalogue::shapes(client, tables).await?;
+        let types = catalogue::types(&***client, &shapes).await?;
+        Ok::<_, StoreError>((shapes, types))
     });
-    let shapes = shapes.await?;
+    let (shapes, types) = found.await?;
     let mut tables = Vec::new();
     for declaration in declared {
         // What does not exist yet or has no key is not synced; the operator is told by `posduif migrate`.
@@ -73,7 +76,7 @@ pub async fn instructions(app: Data<App>, device: Device) -> Result<HttpResponse
             continue;
         };
         declaration::check_shape(declaration, shape)?;
-        tables.push(table(declaration, shape));
+        tables.push(table(declaration, shape, &types));
     }
     let sync = &app.sync;
     Ok(HttpResponse::Ok().json(Instructions {
@@ -89,14 +92,14 @@ pub async fn instructions(app: Data<App>, device: Device) -> Result<HttpResponse
     }))
 }
 
-fn table<'a>(declaration: &'a TableDeclaration, shape: &'a TableShape) -> Table<'a> {
+fn table<'a>(declaration: &'a TableDeclaration, shape: &'a TableShape, types: &TypeCatalog) -> Table<'a> {
     let local = |column: &'a Column| {
-        let form = JsonForm::of(column.type_oid);
+        let form = JsonForm::resolve(column.type_oid, types);
         LocalColumn {
             name: &column.name,
             sqlite_type: form.sqlite_type().name(),
             nullable: column.nullable,
-            json: form == JsonForm::Json,
+            json: form.is_json(),
         }
     };
     let columns = match &declaration.columns {

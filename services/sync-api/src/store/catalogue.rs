@@ -1,12 +1,14 @@
 //! The system catalogue: what the declared tables look like right now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use deadpool_postgres::{GenericClient, Transaction};
 use posduif_model::{
     TableName,
     table::{Column, TableShape},
+    value::TypeCatalog,
 };
+use posduif_runtime::postgres::load_types;
 
 use super::StoreError;
 
@@ -79,4 +81,14 @@ pub async fn shapes(
         }
     }
     Ok(shapes)
+}
+
+/// What the types of all columns of these tables are made of.
+pub async fn types(
+    client: &impl tokio_postgres::GenericClient,
+    shapes: &BTreeMap<TableName, TableShape>,
+) -> Result<TypeCatalog, StoreError> {
+    let columns = shapes.values().flat_map(|shape| &shape.columns);
+    let oids: BTreeSet<u32> = columns.map(|column| column.type_oid).collect();
+    Ok(load_types(client, &oids.into_iter().collect::<Vec<_>>()).await?)
 }

@@ -3,10 +3,10 @@
 use deadpool_postgres::Transaction;
 use posduif_model::{
     TableName, UserId,
-    row::Projection,
+    row::{EncodedRow, Projection, TooLarge},
     rule::{BucketTemplate, TableDeclaration},
     table::{Column, TableShape, quote_identifier},
-    value::Datum,
+    value::{Datum, TypeCatalog},
 };
 use postgres_protocol::escape::escape_literal;
 use sha2::{Digest, Sha256};
@@ -30,13 +30,25 @@ pub struct SnapshotTable {
 pub struct SnapshotRow {
     /// The key's values as PostgreSQL's text: where the next page goes on.
     pub after: Vec<String>,
-    pub key: String,
-    pub row: String,
+    /// The row as the log would have it, or why nobody sees it.
+    pub encoded: Result<EncodedRow, TooLarge>,
+}
+
+impl SnapshotRow {
+    /// Whether a cursor can name the row.
+    pub fn is_addressable(&self) -> bool {
+        !matches!(self.encoded, Err(TooLarge::Key(_)))
+    }
 }
 
 impl SnapshotTable {
     /// Binds a declaration to the table as it is; `None` for a table without a primary key, which is not synced.
-    pub fn bind(declaration: &TableDeclaration, shape: &TableShape) -> Result<Option<Self>, StoreError> {
+    pub fn bind(
+        declaration: &TableDeclaration,
+        shape: &TableShape,
+        types: &TypeCatalog,
+        max_row_bytes: usize,
+    ) -> Result<Option<Self>, StoreError> {
         if shape.key.is_empty() {
             return Ok(None);
         }
@@ -45,7 +57,7 @@ impl SnapshotTable {
             listed.is_none_or(|names| names.contains(&column.name)) || shape.key.contains(&column.name)
         };
         let columns: Vec<Column> = shape.columns.iter().filter(is_needed).cloned().collect();
-        let projection = Projection::new(&columns, &shape.key, listed)?;
+        let projection = Projection::new(&columns, &shape.key, listed, types, max_row_bytes)?;
         Ok(Some(SnapshotTable {
             name: shape.name.clone(),
             key_shape: key_shape(&columns, &shape.key),
@@ -111,11 +123,7 @@ impl SnapshotTable {
                 _ => Err(StoreError::Unexpected(format!("{} has a row without a key", self.name))),
             }
         });
-        Ok(SnapshotRow {
-            after: after.collect::<Result<_, _>>()?,
-            key: self.projection.key_json(&values)?,
-            row: self.projection.row_json(&values)?,
-        })
+        Ok(SnapshotRow { after: after.collect::<Result<_, _>>()?, encoded: self.projection.encode(&values)? })
     }
 }
 
@@ -147,7 +155,7 @@ mod tests {
             columns: vec![column("a"), column("se\"cret"), column("b"), column("c")],
             key: vec!["b".into(), "a".into()],
         };
-        SnapshotTable::bind(&declaration, &shape).unwrap().unwrap()
+        SnapshotTable::bind(&declaration, &shape, &TypeCatalog::default(), 1000).unwrap().unwrap()
     }
 
     #[test]

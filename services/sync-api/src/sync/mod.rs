@@ -4,6 +4,7 @@ pub mod error;
 pub mod stage;
 
 pub mod body;
+mod filling;
 mod log_page;
 mod table_page;
 

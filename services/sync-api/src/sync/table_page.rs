@@ -10,7 +10,7 @@ use tokio_postgres::IsolationLevel;
 
 use super::{
     SyncError,
-    body::Body,
+    filling::Filling,
     incoming::{Page, Reader},
 };
 use crate::{
@@ -70,11 +70,11 @@ async fn page(
     // Before the first query fixes the snapshot: to an older snapshot a table that is rewritten meanwhile is empty.
     catalogue::lock(&transaction, &existing).await?;
     let shapes = catalogue::shapes(&transaction, existing.iter()).await?;
-    let mut body = Body::default();
-    let mut room = reader.limit;
+    let types = catalogue::types(&*transaction, &shapes).await?;
+    let mut filling = Filling::new(reader.limit, from);
     let mut at = Resume::Mark { from };
-    for (index, (declaration, bucket)) in parts(rules).enumerate().skip(part) {
-        if room == 0 {
+    'parts: for (index, (declaration, bucket)) in parts(rules).enumerate().skip(part) {
+        if filling.is_full() {
             at = Resume::Table { from, part: index, after: None };
             break;
         }
@@ -83,7 +83,7 @@ async fn page(
             None => None,
             Some(shape) => {
                 declaration::check_shape(declaration, shape)?;
-                SnapshotTable::bind(declaration, shape)?
+                SnapshotTable::bind(declaration, shape, &types, rules.max_row_bytes())?
             }
         };
         let Some(table) = table else {
@@ -97,21 +97,39 @@ async fn page(
         if start.as_ref().is_some_and(|last| last.shape != table.key_shape()) {
             return Err(SyncError::Expired);
         }
-        let start = start.as_ref().map(|last| last.key.as_slice());
-        let rows = table.page(&transaction, bucket, reader.user, start, room + 1).await?;
-        for row in rows.iter().take(room) {
-            body.push_row(&declaration.table, &row.key, &row.row, from);
+        // Where reading goes on, and the last row that a cursor can name; those behind it are left out, all of them.
+        let (mut place, mut named) = (start.map(|last| last.key), None);
+        loop {
+            let wanted = filling.wanted();
+            let rows = table.page(&transaction, bucket, reader.user, place.as_deref(), wanted).await?;
+            let is_end = rows.len() < wanted;
+            for row in rows {
+                if filling.is_full() && named.is_some() {
+                    let last = named.map(|key| LastRow { shape: table.key_shape(), key });
+                    at = Resume::Table { from, part: index, after: last };
+                    break 'parts;
+                }
+                filling.push(&declaration.table, &row);
+                if row.is_addressable() {
+                    named = Some(row.after.clone());
+                }
+                place = Some(row.after);
+            }
+            if is_end {
+                break;
+            }
         }
-        if rows.len() > room {
-            let last = rows.get(room.saturating_sub(1));
-            let last = last.map(|row| LastRow { shape: table.key_shape(), key: row.after.clone() });
-            at = Resume::Table { from, part: index, after: last };
-            break;
-        }
-        room -= rows.len();
     }
     transaction.commit().await.map_err(StoreError::from)?;
     wal::flush(client).await?;
+    let (body, left_out) = filling.finish();
+    for ((table, reason), rows) in left_out {
+        tracing::warn!(
+            tenant = %reader.tenant.id, %table, reason, rows,
+            "rows are too large to be synced and were left out of a snapshot; raise sync.max_row_bytes or make them \
+             smaller"
+        );
+    }
     Ok(Page { body, at, lsn: from, has_more: true, snapshot: true })
 }
 

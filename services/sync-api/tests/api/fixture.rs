@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use posduif_changelog::{Batch, CommitRecord, LogState, LogWriter, Watermark, connect::connect};
 use posduif_migrations::migrate;
-use posduif_model::{Bucket, Change, DeviceId, Epoch, Lsn, Op, Position, TenantId, UserId, rule::RuleSet};
+use posduif_model::{Bucket, Change, DeviceId, Epoch, Lsn, Op, Position, TenantId, UserId};
 use posduif_runtime::{config::Config, metrics::Metrics};
 use posduif_sync_api::{app::App, clock::Clock, credential::password, metrics::RequestMetrics, service};
 use posduif_testkit::{Database, Process, Scratch, Servers, binaries, eventually};
@@ -61,7 +61,7 @@ impl Api {
             database.url()
         );
         let config = Config::from_yaml(&yaml).unwrap();
-        let rules = RuleSet::new(&config.sync.tables).unwrap();
+        let rules = config.sync.rules().unwrap();
         let mut sql = database.connect().await;
         if !config.sync.tables.is_empty() {
             let table =

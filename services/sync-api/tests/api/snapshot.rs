@@ -114,6 +114,26 @@ async fn a_page_never_shows_a_row_that_a_crash_of_postgresql_takes_away() {
 }
 
 #[tokio::test]
+async fn what_was_acknowledged_survives_a_crash_where_commits_do_not_wait_for_the_disk() {
+    let mut servers = Servers::durable().await;
+    let admin = servers.admin().await;
+    for setting in ["synchronous_commit = off", "wal_writer_delay = '10s'"] {
+        admin.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await.unwrap();
+    }
+    servers.postgres_mut().restart().await.unwrap();
+    let api = Api::on(&servers, "").await;
+    let (_, jwt) = api.web_user("bob").await;
+    let ann = api.phone(&jwt, "ann").await;
+    let message = json!({"recipient_id": ann.user.to_string(), "content": "acknowledged"});
+    let stored = ok(api.post("/api/messages", &message).bearer_auth(&jwt)).await;
+    servers.postgres_mut().kill9().await;
+    servers.postgres_mut().restart().await.unwrap();
+    let id: uuid::Uuid = stored["id"].as_str().unwrap().parse().unwrap();
+    let found = api.database.connect().await.query("SELECT FROM messages WHERE id = $1", &[&id]).await;
+    assert_eq!(found.unwrap().len(), 1, "an acknowledged message is gone");
+}
+
+#[tokio::test]
 async fn a_new_epoch_ends_a_snapshot_at_every_stage() {
     let api = Api::start().await;
     let (_, jwt) = api.web_user("bob").await;

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use posduif_model::Bucket;
 use posduif_runtime::config::Config;
 use posduif_sync_api::{app::App, clock::Clock};
 use posduif_testkit::eventually_true;
 use serde_json::{Value, json};
 
-use crate::fixture::{Api, By, Phone, SECRET, is, ok, refused};
+use crate::fixture::{Api, By, Phone, SECRET, delete, is, ok, put, refused};
 
 const TASKS: &str = "sync:
   tables:
@@ -93,15 +94,81 @@ async fn other_columns_may_change_during_a_snapshot() {
     assert_eq!(page["changes"].as_array().unwrap().len(), 3);
 }
 
+/// A phone with tasks of its own, numbered from 1, under a limit of 64 KiB for a row.
+async fn with_small_tasks(count: i32) -> (Api, Phone) {
+    let api = Api::with(&format!("{TASKS}  max_row_bytes: 65536\n")).await;
+    let (_, jwt) = api.web_user("bob").await;
+    let ann = api.phone(&jwt, "ann").await;
+    api.sql.batch_execute("ALTER TABLE tasks ALTER id TYPE text, ALTER code TYPE text").await.unwrap();
+    let sql = "INSERT INTO tasks SELECT n::text, $2, 'x', 'h' FROM generate_series(1, $1) n";
+    api.sql.execute(sql, &[&count, &ann.user.uuid()]).await.unwrap();
+    (api, ann)
+}
+
+/// The ids of all tasks of a snapshot in pages of each of these sizes.
+async fn ids_by_pages(api: &Api, phone: &Phone) -> [Vec<String>; 3] {
+    let mut found = [const { Vec::new() }; 3];
+    for (ids, limit) in found.iter_mut().zip([1, 2, 500]) {
+        for page in api.snapshot(phone, limit).await {
+            let changes = page["changes"].as_array().unwrap();
+            ids.extend(changes.iter().map(|change| change["row"]["id"].as_str().unwrap().to_owned()));
+        }
+    }
+    found
+}
+
 #[tokio::test]
-async fn a_key_too_long_for_a_cursor_is_an_error_and_not_a_cursor_that_never_opens() {
-    let (api, ann) = with_tasks(3).await;
-    api.sql
-        .batch_execute("ALTER TABLE tasks ALTER id TYPE text USING repeat('x', 20000) || id")
-        .await
-        .unwrap();
-    assert_eq!(refused(api.incoming(&ann, "start", 1)).await, is(500, "INTERNAL_ERROR"));
-    assert_eq!(ok(api.incoming(&ann, "start", 500)).await["changes"].as_array().unwrap().len(), 3);
+async fn a_row_that_is_too_large_is_left_out_of_a_snapshot() {
+    let (api, ann) = with_small_tasks(5).await;
+    let large = "UPDATE tasks SET code = repeat('x', 70000) WHERE id IN ('1', '3', '5')";
+    api.sql.batch_execute(large).await.unwrap();
+    for ids in ids_by_pages(&api, &ann).await {
+        assert_eq!(ids, ["2", "4"]);
+    }
+    // Columns that do not leave the server do not count.
+    api.sql.batch_execute("UPDATE tasks SET code = 'x', hidden = repeat('x', 70000)").await.unwrap();
+    for ids in ids_by_pages(&api, &ann).await {
+        assert_eq!(ids, ["1", "2", "3", "4", "5"]);
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_large_rows_ends_before_a_device_cannot_hold_it() {
+    let (api, ann) = with_small_tasks(200).await;
+    api.sql.batch_execute("UPDATE tasks SET code = repeat('x', 60000)").await.unwrap();
+    let pages = api.snapshot(&ann, 500).await;
+    let rows: usize = pages.iter().map(|page| page["changes"].as_array().unwrap().len()).sum();
+    assert_eq!(rows, 200);
+    assert!(pages.iter().all(|page| page.to_string().len() < 5 << 20));
+    assert!(pages.len() < 8, "{} pages for 12 MB", pages.len());
+}
+
+#[tokio::test]
+async fn a_key_too_long_for_a_cursor_is_left_out_and_does_not_end_the_snapshot() {
+    let (api, ann) = with_small_tasks(5).await;
+    let long = "UPDATE tasks SET id = id || repeat('x', 20000) WHERE id <> '3'";
+    api.sql.batch_execute(long).await.unwrap();
+    for ids in ids_by_pages(&api, &ann).await {
+        assert_eq!(ids, ["3"]);
+    }
+    api.sql.batch_execute("DELETE FROM tasks WHERE id = '3'").await.unwrap();
+    for ids in ids_by_pages(&api, &ann).await {
+        assert!(ids.is_empty(), "{ids:?}");
+    }
+}
+
+#[tokio::test]
+async fn composed_types_are_json_in_a_snapshot_and_announced_as_such() {
+    let (api, ann) = with_tasks(1).await;
+    let change = "CREATE TYPE pair AS (n int8, \"l ist\" int[]);
+                  CREATE DOMAIN pairs AS pair[];
+                  ALTER TABLE tasks ALTER code TYPE pairs USING ARRAY[ROW(9007199254740993, '[2:3]={1,NULL}')]::pair[]";
+    api.sql.batch_execute(change).await.unwrap();
+    let row = ok(api.incoming(&ann, "start", 500)).await["changes"][0]["row"].clone();
+    assert_eq!(row, json!({"id": 1, "code": [{"n": "9007199254740993", "l ist": [1, null]}]}));
+    let told = ok(api.get("/api/app-instructions").by(&ann)).await;
+    let code = json!({"name": "code", "type": "TEXT", "nullable": true, "json": true});
+    assert_eq!(told["tables"][1]["columns"][1], code);
 }
 
 #[tokio::test]
@@ -159,6 +226,40 @@ async fn declarations_that_no_device_can_use_stop_the_start() {
         let error = started.err().expect(tables).to_string();
         assert!(error.contains(place), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_partitioned_table_is_one_table_in_snapshot_and_stream() {
+    let (api, ann) = with_tasks(0).await;
+    // The second partition has its columns in another order, the third is itself partitioned.
+    let partitioned = "
+        DROP TABLE tasks;
+        CREATE TABLE tasks (id int PRIMARY KEY, owner_id uuid, code char(4), hidden text) PARTITION BY RANGE (id);
+        CREATE TABLE tasks_low PARTITION OF tasks FOR VALUES FROM (0) TO (10);
+        CREATE TABLE tasks_mid (hidden text, code char(4), id int NOT NULL, owner_id uuid);
+        ALTER TABLE tasks ATTACH PARTITION tasks_mid FOR VALUES FROM (10) TO (20);
+        CREATE TABLE tasks_high PARTITION OF tasks FOR VALUES FROM (20) TO (99) PARTITION BY RANGE (id);
+        CREATE TABLE tasks_high_x PARTITION OF tasks_high DEFAULT";
+    api.sql.batch_execute(partitioned).await.unwrap();
+    let sql = "INSERT INTO tasks SELECT n, $1, n::text, 'h' FROM generate_series(1, 30) n";
+    api.sql.execute(sql, &[&ann.user.uuid()]).await.unwrap();
+    let pages = api.snapshot(&ann, 7).await;
+    let changes: Vec<&Value> = pages.iter().flat_map(|page| page["changes"].as_array().unwrap()).collect();
+    let ids: Vec<i64> = changes.iter().map(|change| change["row"]["id"].as_i64().unwrap()).collect();
+    assert_eq!(ids, (1..=30).collect::<Vec<_>>());
+    for change in &changes {
+        let id = change["row"]["id"].as_i64().unwrap();
+        assert_eq!(change["row"], json!({"id": id, "code": format!("{id:<4}")}));
+    }
+    let cursor = pages.last().unwrap()["cursor"].as_str().unwrap();
+    // A row moves from one partition to another: the log has it as a delete and a put of two messages.
+    let row = put("tasks", json!({"id": 25}), json!({"id": 25, "code": "x   "}));
+    let bucket = [Bucket::User(ann.user)];
+    api.commit(None, &bucket, &[delete("tasks", json!({"id": 5})), row]).await;
+    let page = ok(api.incoming(&ann, cursor, 500)).await;
+    let ops: Vec<_> =
+        page["changes"].as_array().unwrap().iter().map(|c| (&c["op"], &c["key"]["id"])).collect();
+    assert_eq!(ops, [(&json!("delete"), &json!(5)), (&json!("upsert"), &json!(25))]);
 }
 
 #[tokio::test]

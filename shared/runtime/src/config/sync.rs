@@ -1,6 +1,6 @@
 //! `sync`: what leaves the server, and how a page is cut and compressed.
 
-use posduif_model::rule::{RuleSet, TableDeclaration};
+use posduif_model::rule::{DEFAULT_MAX_ROW_BYTES, RuleError, RuleSet, TableDeclaration};
 use serde::Deserialize;
 
 use super::{error::Problems, retention::RetentionConfig, wal::WalConfig};
@@ -15,8 +15,10 @@ pub struct SyncConfig {
     pub compression_threshold: usize,
     /// How often a device without a live connection should ask; told to it in the app instructions.
     pub sync_interval_seconds: u32,
-    /// The operator's declarations; `RuleSet::new` joins them with the built-in ones.
+    /// The operator's declarations; [`SyncConfig::rules`] joins them with the built-in ones.
     pub tables: Vec<TableDeclaration>,
+    /// The largest row, in bytes of JSON, that anybody sees.
+    pub max_row_bytes: usize,
     pub retention: RetentionConfig,
     pub wal: WalConfig,
 }
@@ -32,6 +34,7 @@ impl Default for SyncConfig {
             compression_threshold: 1024,
             sync_interval_seconds: 30,
             tables: Vec::new(),
+            max_row_bytes: DEFAULT_MAX_ROW_BYTES,
             retention: RetentionConfig::default(),
             wal: WalConfig::default(),
         }
@@ -39,10 +42,16 @@ impl Default for SyncConfig {
 }
 
 impl SyncConfig {
+    /// What leaves the server: the declarations and the limit of a row, the same for every part of an installation.
+    pub fn rules(&self) -> Result<RuleSet, RuleError> {
+        Ok(RuleSet::new(&self.tables)?.with_max_row_bytes(self.max_row_bytes))
+    }
+
     pub(super) fn check(&self, tenants: usize, problems: &mut Problems) {
         problems.range("sync.batch_size", self.batch_size, 1..=MAX_BATCH_SIZE);
         problems.range("sync.sync_interval_seconds", self.sync_interval_seconds, 1..=86_400);
-        if let Err(error) = RuleSet::new(&self.tables) {
+        problems.range("sync.max_row_bytes", self.max_row_bytes, 64 << 10..=64 << 20);
+        if let Err(error) = self.rules() {
             problems.add("sync.tables", error);
         }
         self.retention.check(problems);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio::time::{error::Elapsed, timeout};
 use tokio_postgres::{Client, Config, Connection, Socket, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -82,6 +82,11 @@ pub async fn connect(
         .map_err(|source| ConnectError::Postgres { server: server(), source })
 }
 
+/// What is acknowledged to a caller must survive a crash: a database may turn that off for its application, not for us.
+/// Stronger settings than `local` stay.
+const DURABLE: &str = "SELECT set_config('synchronous_commit', 'local', false)
+                        WHERE current_setting('synchronous_commit') = 'off'";
+
 /// A pool that connects when it is first asked; a server that is down is told to whoever asks.
 pub fn pool(
     tenant: &TenantConfig,
@@ -98,6 +103,9 @@ pub fn pool(
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let pool = Pool::builder(Manager::from_config(config, tls, recycling))
         .max_size(size)
+        .post_create(Hook::async_fn(|client, _| {
+            Box::pin(async move { client.batch_execute(DURABLE).await.map_err(HookError::Backend) })
+        }))
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(POOL_WAIT))
         .create_timeout(Some(CONNECT_DEADLINE))
