@@ -2,6 +2,9 @@
 //!
 //! The modules stand in the order in which the data flows; each uses only those above it.
 
+pub mod tally;
+pub mod vitals;
+
 pub mod metrics;
 
 pub mod catalog;
@@ -25,6 +28,7 @@ pub mod heartbeat;
 pub mod pipeline;
 pub mod proof;
 pub mod upkeep;
+pub mod watch;
 
 pub mod session;
 pub mod tenant;
@@ -57,6 +61,7 @@ pub fn start(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<()> {
             metrics: counted.clone(),
             readiness: readiness.clone(),
         };
+        counted.vitals(&tenant.id);
         let serve = tenant::serve(session, lifecycle.shutdown_token());
         lifecycle.spawn(format!("tenant {}", tenant.id), serve);
     }

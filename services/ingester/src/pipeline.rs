@@ -1,5 +1,7 @@
 //! WAL events in, batches in the log out.
 
+use std::time::Instant;
+
 use posduif_changelog::{Batch, LogError};
 use posduif_model::Lsn;
 use tokio::sync::mpsc::{self, error::TryRecvError};
@@ -65,12 +67,12 @@ impl Pipeline {
             match event {
                 WalEvent::Data(payload) => {
                     if let Some(transaction) = self.follow(&payload.bytes).await? {
-                        self.metrics.commits.with_label_values(&[&self.tenant]).inc();
-                        self.metrics.changes.with_label_values(&[&self.tenant]).inc_by(transaction.changes);
+                        self.metrics.transaction(&self.tenant, &transaction.tally, transaction.left_out);
                         finished.push(Stored::Commit {
                             commit: transaction.commit,
                             end: transaction.end,
                             xid: transaction.xid,
+                            committed_at: transaction.committed_at,
                             heartbeat: transaction.heartbeat,
                             left_out: transaction.left_out,
                         });
@@ -104,7 +106,9 @@ impl Pipeline {
     /// Stores the batch, then tells the gate which transactions are complete.
     async fn store(&mut self, finished: &mut Vec<Stored>) -> Result<(), PipelineError> {
         if !self.batch.is_empty() {
+            let (bytes, entries, begun) = (self.batch.bytes(), self.batch.commands(), Instant::now());
             self.append().await?;
+            self.metrics.stored(&self.tenant, bytes, entries, begun.elapsed());
             self.batch.clear();
         }
         for stored in finished.drain(..) {

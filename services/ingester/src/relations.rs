@@ -69,6 +69,15 @@ impl Relations {
         self.plans.insert(relation.oid, plan);
     }
 
+    /// The name of a relation that is declared.
+    pub fn declared(&self, oid: u32) -> Option<TableName> {
+        match self.plans.get(&oid)? {
+            Plan::Synced(table) => Some(table.table.clone()),
+            Plan::Broken { table, .. } => Some(table.clone()),
+            Plan::Heartbeat { .. } | Plan::Ignored => None,
+        }
+    }
+
     /// The plan for a relation; the stream describes each one before its first row.
     pub fn plan(&self, oid: u32) -> Option<&Plan> {
         self.plans.get(&oid)

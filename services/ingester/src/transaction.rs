@@ -12,6 +12,7 @@ use crate::{
     decode::{Begin, Commit, DecodeError, Message, decode},
     relations::{Plan, Relations, SyncedTable},
     route::Routed,
+    tally::{Count, Kind, Tally},
 };
 
 /// A stream that cannot be followed any further.
@@ -28,12 +29,14 @@ pub enum StreamError {
 }
 
 /// A transaction that is complete in the batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finished {
     pub commit: Lsn,
     pub end: Lsn,
     pub xid: u32,
-    pub changes: u64,
+    /// Its row messages by table.
+    pub tally: Vec<Count>,
+    pub committed_at: i64,
     pub heartbeat: Option<Heartbeat>,
     /// Larger than the cap: its rows are not in the log.
     pub left_out: bool,
@@ -68,6 +71,7 @@ struct Open {
     /// Already in the log: its messages are read, none is written.
     known: bool,
     ordinal: u64,
+    tally: Tally,
     origin: Option<DeviceId>,
     heartbeat: Option<Heartbeat>,
     buckets: BTreeSet<Bucket>,
@@ -106,9 +110,11 @@ impl Assembler {
                 self.open()?.origin = device;
             }
             Message::Insert(insert) => {
+                self.open()?.tally.count(insert.relation, Kind::Insert);
                 self.row(insert.relation, batch, |table| table.insert(&insert.new), Some(&insert.new))?;
             }
             Message::Update(update) => {
+                self.open()?.tally.count(update.relation, Kind::Update);
                 self.row(
                     update.relation,
                     batch,
@@ -117,6 +123,7 @@ impl Assembler {
                 )?;
             }
             Message::Delete(delete) => {
+                self.open()?.tally.count(delete.relation, Kind::Delete);
                 self.row(delete.relation, batch, |table| table.delete(&delete.old), None)?;
             }
             Message::Truncate(truncate) => self.truncate(&truncate.relations, batch)?,
@@ -141,6 +148,7 @@ impl Assembler {
             begin,
             known,
             ordinal: 0,
+            tally: Tally::default(),
             origin: None,
             heartbeat: None,
             buckets: BTreeSet::new(),
@@ -190,6 +198,7 @@ impl Assembler {
         open.ordinal += 1;
         let mut emptied = Vec::new();
         for relation in relations {
+            open.tally.count(*relation, Kind::Truncate);
             let plan =
                 known.plan(*relation).ok_or(StreamError::Order("a truncate before its table's shape"))?;
             match plan {
@@ -231,7 +240,8 @@ impl Assembler {
             commit: commit.commit,
             end: commit.end,
             xid: open.begin.xid,
-            changes: open.ordinal,
+            tally: open.tally.by_table(|relation| self.relations.declared(relation)),
+            committed_at: commit.committed_at,
             heartbeat: open.heartbeat,
             left_out: open.left_out,
         }))
