@@ -9,6 +9,7 @@ mod scripts;
 mod canary;
 mod cap;
 mod compact;
+mod documents;
 mod fencing;
 mod log;
 mod metrics;

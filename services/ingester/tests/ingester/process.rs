@@ -23,7 +23,7 @@ impl Ingester {
         let (scratch, port) = (Scratch::new(), free_port().unwrap());
         let file = scratch.join("config.yaml");
         let yaml = format!(
-            "tenants: [{{url: '{postgres}'}}]\nredis: {{url: '{redis}', response_timeout: 500ms}}\n\
+            "tenants: [{{url: '{postgres}'}}]\nredis: {{url: '{redis}', connect_timeout: 500ms, response_timeout: 500ms}}\n\
              admin: {{ingester_bind: '127.0.0.1:{port}'}}\nlog: {{level: {level}}}\n\
              sync: {{tables: {tables}, wal: {{heartbeat_interval: 500ms, confirm_delay: 0s, read_interval: 200ms}}}}"
         );
