@@ -2,6 +2,7 @@
 //!
 //! The modules stand in the order in which the data flows; each uses only those above it.
 
+pub mod epoch;
 pub mod tally;
 pub mod vitals;
 
@@ -15,16 +16,15 @@ pub mod transaction;
 pub mod visibility;
 pub mod wal;
 
-pub mod epoch;
 pub mod health;
 pub mod progress;
 pub mod retention;
 
+pub mod heartbeat;
 pub mod link;
 
 pub mod gate;
 pub mod guard;
-pub mod heartbeat;
 pub mod pipeline;
 pub mod proof;
 pub mod upkeep;

@@ -90,9 +90,13 @@ impl Vitals {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A session begins or ends to follow the WAL.
+    /// A session begins or ends to follow the WAL; with it ends what is known of transactions that wait.
     pub fn follows(&self, following: bool) {
-        self.seen().following = following;
+        let mut seen = self.seen();
+        seen.following = following;
+        if !following {
+            (seen.waiting, seen.oldest_waiting) = (0, None);
+        }
     }
 
     /// PostgreSQL told its time at `now`.
@@ -130,8 +134,10 @@ impl Vitals {
         let seen = self.seen();
         let since = |committed: Option<i64>| {
             let (clock, told) = seen.clock?;
-            let then = u64::try_from(clock.saturating_sub(committed?)).unwrap_or(0);
-            Some(Duration::from_micros(then) + now.saturating_duration_since(told))
+            let since_told =
+                i64::try_from(now.saturating_duration_since(told).as_micros()).unwrap_or(i64::MAX);
+            let age = clock.saturating_add(since_told).saturating_sub(committed?);
+            Some(Duration::from_micros(age.try_into().unwrap_or(0)))
         };
         Readings {
             following: seen.following,
@@ -177,5 +183,7 @@ mod tests {
         vitals.waiting(2, Some(9 * SECOND), true);
         let read = vitals.read(start);
         assert_eq!((read.waiting, read.oldest_waiting, read.unready), (2, Some(Duration::ZERO), true));
+        vitals.follows(false);
+        assert_eq!((vitals.read(start).waiting, vitals.read(start).oldest_waiting), (0, None));
     }
 }

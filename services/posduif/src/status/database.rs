@@ -1,10 +1,24 @@
 //! A tenant's database in, what it says of slot, epochs and devices out.
 
 use posduif_changelog::Heartbeat;
-use posduif_runtime::{config::TenantConfig, postgres};
+use posduif_runtime::{
+    config::TenantConfig,
+    postgres::{self, ConnectError},
+};
 use tokio_postgres::{Client, Row};
 
 use super::report::{DatabaseFacts, Devices, EpochFacts, OrphanSlot, PastEpoch, SlotFacts};
+
+/// Why nothing is known of a database.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Refused(#[from] tokio_postgres::Error),
+    #[error("{0} does not answer")]
+    Silent(String),
+}
 
 /// What is asked of a database.
 pub struct Question {
@@ -28,17 +42,20 @@ const WAL_END: &str =
 pub async fn look(
     tenant: &TenantConfig,
     question: &Question,
-) -> anyhow::Result<(DatabaseFacts, Vec<OrphanSlot>)> {
+) -> Result<(DatabaseFacts, Vec<OrphanSlot>), Trouble> {
     let (client, driver) = postgres::connect(tenant, "posduif-status").await?;
     let driver = tokio::spawn(driver);
     let answer = ask(&client, question).await;
     drop(client);
     // What ended the connection early has failed the question too.
     let _closed = driver.await;
-    answer
+    Ok(answer?)
 }
 
-async fn ask(client: &Client, question: &Question) -> anyhow::Result<(DatabaseFacts, Vec<OrphanSlot>)> {
+async fn ask(
+    client: &Client,
+    question: &Question,
+) -> Result<(DatabaseFacts, Vec<OrphanSlot>), tokio_postgres::Error> {
     client.batch_execute(LIMITS).await?;
     let server = client
         .query_one(

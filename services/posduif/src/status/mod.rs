@@ -99,12 +99,12 @@ async fn look(config: &Config, tenant: TenantConfig, redis: RedisPool) -> (Tenan
             .collect(),
     };
     let database = match timeout(PATIENCE, database::look(&tenant, &question)).await {
-        Ok(answer) => answer.map_err(|error| format!("{error:#}")),
-        Err(_) => Err(format!("{} does not answer", tenant.url.redacted())),
+        Ok(answer) => answer,
+        Err(_) => Err(database::Trouble::Silent(tenant.url.redacted())),
     };
     let (database, orphans) = match database {
         Ok((facts, orphans)) => (Ok(facts), orphans),
-        Err(why) => (Err(why), Vec::new()),
+        Err(trouble) => (Err(trouble), Vec::new()),
     };
     // A heartbeat every few seconds: whoever is later than three of them is late.
     let patience = 3 * config.sync.wal.heartbeat_interval;

@@ -7,13 +7,14 @@ use posduif_model::Lsn;
 use posduif_runtime::config::TenantConfig;
 
 use super::{
+    database,
     log::{Log, Looked, Trouble},
     report::{DatabaseFacts, Note, SlotFacts, TenantReport},
 };
 
 /// All that is known of a tenant.
 pub struct Found {
-    pub database: Result<DatabaseFacts, String>,
+    pub database: Result<DatabaseFacts, database::Trouble>,
     pub log: Result<Looked, Trouble>,
     /// The name of the tenant's slot.
     pub slot: String,
@@ -45,9 +46,13 @@ pub fn report(tenant: &TenantConfig, found: Found) -> TenantReport {
     let mut notes = Notes::default();
     let (mut lag_seconds, mut lag_bytes) = (None, None);
     match &found.database {
-        Err(why) => notes.problem(
+        Err(database::Trouble::Refused(error)) => notes.problem(
+            "postgres_refused",
+            format!("PostgreSQL refused a question: {error}; where rights are missing, run posduif migrate"),
+        ),
+        Err(trouble) => notes.problem(
             "postgres_unreachable",
-            format!("PostgreSQL cannot be asked: {why}; start it, or correct the tenant's url"),
+            format!("PostgreSQL cannot be asked: {}; start it, or correct the tenant's url", chain(trouble)),
         ),
         Ok(database) => judge_database(database, &found.slot, tenant, &mut notes),
     }
@@ -87,6 +92,12 @@ pub fn report(tenant: &TenantConfig, found: Found) -> TenantReport {
         database: found.database.ok(),
         log: found.log.ok().and_then(|looked| Some(looked.log?.facts)),
     }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn judge_database(database: &DatabaseFacts, slot: &str, tenant: &TenantConfig, notes: &mut Notes) {

@@ -166,6 +166,20 @@ async fn a_postgresql_that_is_down_leaves_what_redis_knows_and_shows_no_password
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rights_that_are_missing_are_no_server_that_is_down() {
+    let installation = Installation::start(Servers::shared().await).await;
+    installation.migrate().await;
+    let admin = installation.database.connect_admin().await;
+    admin
+        .batch_execute("ALTER TABLE devices OWNER TO CURRENT_USER; REVOKE ALL ON devices FROM PUBLIC")
+        .await
+        .unwrap();
+    let (code, report) = installation.status().await;
+    let codes = problems(&report["tenants"][0]);
+    assert_eq!((code, codes), (1, vec!["postgres_refused", "log_missing"]), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn before_the_first_migration_and_the_first_start_it_says_what_to_run() {
     let installation = Installation::start(Servers::shared().await).await;
     let (code, report) = installation.status().await;
