@@ -32,6 +32,12 @@ impl Installation {
         self.scratch.join("config.yaml")
     }
 
+    /// From now on the tool logs in to Redis with a password.
+    pub fn set_redis_password(&self, password: &str) {
+        let yaml = std::fs::read_to_string(self.config()).unwrap();
+        std::fs::write(self.config(), yaml.replace("redis://", &format!("redis://:{password}@"))).unwrap();
+    }
+
     /// Runs the operator's tool to its end: its exit code and what it printed.
     async fn run(&self, arguments: &[&str]) -> (i32, String) {
         let program = binaries::path("posduif").await;
