@@ -82,7 +82,9 @@ impl Link {
         }
         self.pause().await;
         while reconnects && let Err(error) = self.reconnect().await {
-            tracing::debug!(tenant = %self.surroundings.tenant, %error, "Redis is still away");
+            let Surroundings { metrics, tenant, .. } = &self.surroundings;
+            metrics.retries.with_label_values(&[tenant.as_str()]).inc();
+            tracing::debug!(%tenant, %error, "Redis is still away");
             self.pause().await;
         }
         Ok(())

@@ -182,6 +182,9 @@ async fn a_redis_that_is_away_counts_retries_and_the_lag_grows_meanwhile() {
             (s.value(names::RETRIES, &[]) >= 1.0 && s.value(names::HEARTBEAT_LAG, &[]) > 3.0).then_some(())
         })
         .await;
+    // An alert sees an outage that lasts only while the counter goes on.
+    let before = ingester.scrape().await.value(names::RETRIES, &[]);
+    ingester.until("retries go on", |s| (s.value(names::RETRIES, &[]) >= before + 8.0).then_some(())).await;
     servers.redis_mut().restart().await.unwrap();
     ingester.ready().await;
 }
