@@ -82,13 +82,14 @@ impl Link {
         }
         self.pause().await;
         while reconnects {
-            match self.reconnect().await {
+            let error = match self.reconnect().await {
                 Ok(()) => break,
-                Err(error @ LogError::Unavailable(_)) => {
-                    tracing::debug!(tenant = %self.surroundings.tenant, %error, "Redis is still away");
-                }
+                Err(error @ LogError::Unavailable(_)) => error,
                 Err(error) => return Err(error),
-            }
+            };
+            let Surroundings { metrics, tenant, .. } = &self.surroundings;
+            metrics.retries.with_label_values(&[tenant.as_str()]).inc();
+            tracing::debug!(%tenant, %error, "Redis is still away");
             self.pause().await;
         }
         Ok(())
