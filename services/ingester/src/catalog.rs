@@ -173,7 +173,10 @@ fn exact(
     let mut parts = vec![
         declaration.table.to_string(),
         table.oid.to_string(),
-        publication.map(|publication| publication.oid.to_string()).unwrap_or_default(),
+        // What it left out for a moment, no message tells of.
+        publication
+            .map(|publication| format!("{} {}", publication.oid, publication.version))
+            .unwrap_or_default(),
         table.published.as_ref().map(|entry| entry.oid.to_string()).unwrap_or_default(),
         table.identity.to_string(),
         index(&table.key),

@@ -109,7 +109,7 @@ impl Gate {
                 }
                 () = sleep(pause), if !self.waiting.is_empty() => pause = (pause * 2).min(LONGEST_PAUSE),
                 _ = timer.tick() => {
-                    self.confirm();
+                    self.confirm().await?;
                     self.report();
                     if self.unready_below.is_none() {
                         continue;
@@ -197,12 +197,21 @@ impl Gate {
         self.health.look(now, &self.vitals.read(now));
     }
 
-    fn confirm(&mut self) {
-        let proven = *self.proven.borrow();
-        let confirmed = self.progress.confirmable(Instant::now(), proven);
+    /// Confirms what is proven or old enough. What is only old enough must still be there: Redis may have been away
+    /// all the while, and come back without it.
+    async fn confirm(&mut self) -> Result<(), GateError> {
+        let (now, proven) = (Instant::now(), *self.proven.borrow());
+        if let Some(end) = self.progress.due(now).filter(|_| proven.is_none()) {
+            let reaches = self.link.writer.reaches(&self.epoch, end).await;
+            if self.link.outcome(reaches).await?.is_none() {
+                return Ok(());
+            }
+        }
+        let confirmed = self.progress.confirmable(now, proven);
         self.vitals.confirmed(confirmed);
         self.confirmed.send_if_modified(|held| std::mem::replace(held, confirmed) != confirmed);
         self.confirmed_heartbeat.send_replace(self.progress.confirmed_heartbeat());
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use posduif_model::Lsn;
 ///
 /// Redis may lose the last moments of what it acknowledged (its append-only file is synced about once a
 /// second). So a watermark is confirmed when Redis vouches to have it on disk; where it cannot tell, when the watermark
-/// is `delay` old: what a crash of Redis takes away is then sent by PostgreSQL again, under the same ids.
+/// is `delay` old and still there: what a crash of Redis takes away is then sent by PostgreSQL again, under the same ids.
 #[derive(Debug)]
 pub struct Progress {
     start: Instant,
@@ -51,9 +51,20 @@ impl Progress {
         }
     }
 
+    /// The newest watermark end that is old enough, if it is not confirmed yet.
+    pub fn due(&self, now: Instant) -> Option<Lsn> {
+        let tick = self.tick(now);
+        let due = self.published.iter().take_while(|(due, _)| *due <= tick).last();
+        due.map(|(_, end)| *end).filter(|end| *end > self.confirmed)
+    }
+
+    fn tick(&self, now: Instant) -> u128 {
+        now.duration_since(self.start).as_nanos() / TICK.as_nanos()
+    }
+
     /// What may be confirmed now; never moves back. `proven` is what Redis has on disk, `None` where it cannot tell.
     pub fn confirmable(&mut self, now: Instant, proven: Option<Lsn>) -> Lsn {
-        let tick = now.duration_since(self.start).as_nanos() / TICK.as_nanos();
+        let tick = self.tick(now);
         while let Some((_, end)) = self.published.pop_front_if(|(due, _)| *due <= tick) {
             if proven.is_none() {
                 self.confirmed = self.confirmed.max(end);
@@ -86,10 +97,13 @@ mod tests {
         progress.published(start, Lsn::new(7), Some(1));
         progress.published(start + SECOND, Lsn::new(9), None);
         assert_eq!(progress.confirmable(start + SECOND * 9, None), Lsn::new(5));
+        assert_eq!(progress.due(start + SECOND * 9), None);
+        assert_eq!(progress.due(start + SECOND * 11), Some(Lsn::new(9)));
         assert_eq!(progress.confirmed_heartbeat(), 0);
         assert_eq!(progress.confirmable(start + SECOND * 10, None), Lsn::new(7));
         assert_eq!(progress.confirmed_heartbeat(), 1);
         assert_eq!(progress.confirmable(start + SECOND * 11, None), Lsn::new(9));
+        assert_eq!(progress.due(start + SECOND * 11), None);
     }
 
     #[test]

@@ -65,9 +65,10 @@ impl Upkeep {
 
     async fn look(&mut self, pressed: bool) -> Result<(), LogError> {
         self.trim(pressed).await?;
+        // Every read looks at the epoch first, so whoever still reads an earlier one is told the same either way.
+        self.sweep(if pressed { 0 } else { GRACE }).await?;
         if !pressed {
             self.compact().await?;
-            self.sweep().await?;
             let concerns = durability::concerns(self.link.writer.connection()).await?;
             match concerns.is_empty() {
                 true => self.readiness.ready(COMPONENT),
@@ -125,9 +126,10 @@ impl Upkeep {
         Ok(())
     }
 
-    async fn sweep(&mut self) -> Result<(), LogError> {
+    /// Removes the epochs that were replaced at least `grace` seconds ago.
+    async fn sweep(&mut self, grace: u64) -> Result<(), LogError> {
         let writer = &mut self.link.writer;
-        for epoch in writer.retired(GRACE).await? {
+        for epoch in writer.retired(grace).await? {
             let mut cursor = Some(0);
             while let Some(next) = cursor {
                 cursor = writer.sweep(&epoch, next).await?;

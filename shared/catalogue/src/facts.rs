@@ -26,6 +26,8 @@ pub struct Facts {
 #[derive(Clone, Debug, Deserialize)]
 pub struct PublicationFacts {
     pub oid: u32,
+    /// Changes with every ALTER PUBLICATION that is not about its tables.
+    pub version: String,
     pub all_tables: bool,
     /// Whether inserts, updates, deletes and truncates are all published.
     pub operations: bool,

@@ -1,5 +1,5 @@
 WITH publication AS (
-    SELECT * FROM pg_publication WHERE pubname = $3::text
+    SELECT *, xmin FROM pg_publication WHERE pubname = $3::text
 ), role AS (
     SELECT oid, rolname, rolsuper OR rolbypassrls AS unbound FROM pg_roles WHERE rolname = coalesce($4::text, current_user)
 ), wanted AS (
@@ -70,7 +70,7 @@ SELECT json_build_object(
         SELECT FROM pg_attribute
          WHERE attrelid = to_regclass('posduif_engine.sync_epoch') AND attname = 'relations' AND NOT attisdropped),
     'publication', (SELECT json_build_object(
-        'oid', oid::int8, 'all_tables', puballtables,
+        'oid', oid::int8, 'version', publication.xmin::text, 'all_tables', puballtables,
         'operations', pubinsert AND pubupdate AND pubdelete AND pubtruncate,
         'via_root', pubviaroot, 'generated', pubgencols = 's') FROM publication),
     'published', (SELECT coalesce(json_agg(r.prrelid::int8), '[]')

@@ -18,6 +18,16 @@ pub enum Proof {
 }
 
 impl LogWriter {
+    /// Asks for a log that still has everything up to a published watermark with this end.
+    ///
+    /// # Errors
+    /// `Diverged` when it has not: Redis came back without its last moments.
+    pub async fn reaches(&mut self, epoch: &Epoch, end: Lsn) -> Result<(), LogError> {
+        let mut call = self.scripts.prove.key(self.keys.token());
+        call.key(self.keys.state()).arg(self.token).arg(epoch.to_string()).arg(end.get());
+        Ok(call.invoke_async(&mut self.connection).await?)
+    }
+
     /// Whether everything up to a published watermark with this end is on disk here and on `replicas` replicas.
     ///
     /// WAITAOF vouches for the writes of its own connection and for all before them, so a note of `end` is written first
@@ -32,9 +42,7 @@ impl LogWriter {
         replicas: u32,
         patience: Duration,
     ) -> Result<Proof, LogError> {
-        let mut call = self.scripts.prove.key(self.keys.token());
-        call.key(self.keys.state()).arg(self.token).arg(epoch.to_string()).arg(end.get());
-        let () = call.invoke_async(&mut self.connection).await?;
+        self.reaches(epoch, end).await?;
         let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
         let asked = redis::cmd("WAITAOF")
             .arg((1, replicas, patience))

@@ -18,6 +18,13 @@ pub struct Entry {
     pub changes: Vec<Change>,
 }
 
+impl Entry {
+    /// Size of its keys and rows.
+    pub(crate) fn bytes(&self) -> usize {
+        self.changes.iter().map(|change| change.key.len() + change.row.len()).sum()
+    }
+}
+
 const ORIGIN: &str = "g";
 
 fn field_of(op: Op) -> &'static str {

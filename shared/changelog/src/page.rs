@@ -28,7 +28,7 @@ pub(crate) enum Merged {
 }
 
 /// A page ends with the transaction that brings it to so many bytes: devices hold a page in memory.
-const PAGE_BYTES: usize = 4 << 20;
+pub(crate) const PAGE_BYTES: usize = 4 << 20;
 
 /// Merges bucket reads into a page of about `limit` entries that ends at a commit boundary.
 ///
@@ -55,7 +55,7 @@ pub(crate) fn merge(reads: Vec<BucketRead>, upto: Lsn, limit: usize) -> Merged {
     };
     let mut bytes = 0_usize;
     let fills = |entry: &Entry| {
-        bytes += entry.changes.iter().map(|change| change.key.len() + change.row.len()).sum::<usize>();
+        bytes += entry.bytes();
         bytes >= PAGE_BYTES
     };
     let heavy = entries.iter().position(fills).unwrap_or(usize::MAX);

@@ -10,7 +10,7 @@ use crate::{
     entry::{self, Entry},
     error::LogError,
     key::Keys,
-    page::{BucketRead, Merged, Page, merge},
+    page::{BucketRead, Merged, PAGE_BYTES, Page, merge},
     state::LogState,
 };
 
@@ -34,6 +34,19 @@ pub enum Read {
     Moved,
 }
 
+/// Entries of a bucket that are asked for while nothing is known of their size: each may have megabytes.
+const FIRST_ENTRIES: usize = 16;
+
+/// How many entries of each bucket a page has room for, if they are as large as these; 0 where these are all.
+fn fitting(reads: &[BucketRead], limit: usize) -> usize {
+    if !reads.iter().any(|read| read.cut) {
+        return 0;
+    }
+    let entries = || reads.iter().flat_map(|read| &read.entries);
+    let average = entries().map(Entry::bytes).sum::<usize>() / entries().count().max(1);
+    (PAGE_BYTES / average.max(1) + 1).min(limit)
+}
+
 impl LogReader {
     pub fn new(pool: RedisPool, tenant: &TenantId) -> Self {
         LogReader { pool, keys: Keys::new(tenant) }
@@ -48,7 +61,8 @@ impl LogReader {
     /// The changes of `buckets` after the commit `after` and up to `upto`, about `limit` of them, whole
     /// transactions only.
     ///
-    /// State and streams are read in one MULTI, so a trim, a new epoch or a fail-over of Redis cannot fall
+    /// A page that may have more entries than a first look at a few is read in a second one, which is all that counts:
+    /// state and streams are read in one MULTI, so a trim, a new epoch or a fail-over of Redis cannot fall
     /// between them unnoticed.
     pub async fn read(
         &self,
@@ -58,10 +72,18 @@ impl LogReader {
         upto: Lsn,
         limit: usize,
     ) -> Result<Read, LogError> {
-        let (mut state, mut merged) = self.merged(epoch, buckets, after, upto, limit).await?;
+        let mut count = limit.clamp(1, FIRST_ENTRIES);
+        let (mut state, mut reads) = self.reads(epoch, buckets, after, upto, count).await?;
+        let more = fitting(&reads, limit);
+        if more > count {
+            count = more;
+            (state, reads) = self.reads(epoch, buckets, after, upto, count).await?;
+        }
+        let mut merged = merge(reads, upto, count);
         if let Merged::Incomplete(commit) = merged {
             // Whole, however large: the ingester caps what a transaction may be.
-            (state, merged) = self.merged(epoch, buckets, after, commit, usize::MAX).await?;
+            (state, reads) = self.reads(epoch, buckets, after, commit, usize::MAX).await?;
+            merged = merge(reads, commit, usize::MAX);
         }
         match (state, merged) {
             (None, _) => Ok(Read::Expired),
@@ -74,14 +96,14 @@ impl LogReader {
         }
     }
 
-    async fn merged(
+    async fn reads(
         &self,
         epoch: &Epoch,
         buckets: &[Bucket],
         after: Lsn,
         upto: Lsn,
         limit: usize,
-    ) -> Result<(Option<LogState>, Merged), LogError> {
+    ) -> Result<(Option<LogState>, Vec<BucketRead>), LogError> {
         let first = format!("({}", Position::last_of(after));
         let last = Position::last_of(upto).to_string();
         let mut pipeline = redis::pipe();
@@ -105,6 +127,6 @@ impl LogReader {
                 Ok(BucketRead { cut: found.len() > limit, entries: entries? })
             })
             .collect::<Result<Vec<_>, LogError>>()?;
-        Ok((LogState::from_fields(&fields)?, merge(reads, upto, limit)))
+        Ok((LogState::from_fields(&fields)?, reads))
     }
 }

@@ -55,6 +55,10 @@ async fn a_row_after_an_alteration_is_never_routed_by_what_was_before() {
         "ALTER TABLE tasks ALTER id TYPE bigint; ALTER TABLE tasks ALTER id TYPE int".to_owned(),
         "ALTER TABLE tasks ALTER title TYPE text USING title || '!'".to_owned(),
         "ALTER PUBLICATION posduif DROP TABLE tasks; ALTER PUBLICATION posduif ADD TABLE tasks".to_owned(),
+        // Deletes that nobody ever hears of.
+        "ALTER PUBLICATION posduif SET (publish = 'insert'); DELETE FROM tasks;
+         ALTER PUBLICATION posduif SET (publish = 'insert, update, delete, truncate')"
+            .to_owned(),
         format!(
             "BEGIN; DROP TABLE tasks; {TASKS_SQL}; ALTER TABLE tasks REPLICA IDENTITY FULL;
                  ALTER PUBLICATION posduif ADD TABLE tasks; COMMIT"

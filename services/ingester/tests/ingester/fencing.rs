@@ -3,7 +3,7 @@
 use posduif_changelog::{Batch, Keys, LogError, LogState, Watermark};
 use posduif_model::{Epoch, Lsn};
 
-use crate::scripts::{add, fresh, rows, transaction, writer};
+use crate::scripts::{add, finish_in, fresh, rows, transaction, writer};
 
 #[tokio::test]
 async fn a_writer_with_an_older_token_can_do_nothing_more() {
@@ -107,12 +107,29 @@ async fn the_watermark_never_passes_what_the_commit_log_has() {
 }
 
 #[tokio::test]
-async fn a_server_that_lost_its_tail_vouches_for_nothing_in_it() {
+async fn what_follows_a_transaction_with_many_buckets_is_stored_after_a_lost_answer() {
     let (tenant, state) = fresh();
     let mut log = writer(&tenant, 1).await.unwrap();
     log.open(&state).await.unwrap();
-    let second = std::time::Duration::from_secs(1);
-    assert!(log.prove(&state.epoch, Lsn::new(10), 0, second).await.is_ok());
-    let beyond = log.prove(&state.epoch, Lsn::new(11), 0, second).await;
-    assert!(matches!(beyond, Err(LogError::Diverged(_))), "{beyond:?}");
+    let mut batch = Batch::new(Keys::new(&tenant), state.epoch);
+    add(&mut batch, 20, 0..1);
+    finish_in(&mut batch, 20, 10, 1_001);
+    add(&mut batch, 30, 0..1);
+    log.append(&batch, Batch::guard(Lsn::new(10), None)).await.unwrap();
+    // The answer was lost: what the commit log has is skipped, of the rest a part may be stored.
+    batch.skip_through(Lsn::new(20));
+    add(&mut batch, 30, 1..2);
+    log.append(&batch, Batch::guard(Lsn::new(20), Some(Lsn::new(30)))).await.unwrap();
+    assert_eq!(rows(&tenant, &state).await, ["20-0", "30-0", "30-1"]);
+}
+
+#[tokio::test]
+async fn nothing_is_proven_of_a_log_that_fell_back() {
+    let (tenant, state) = fresh();
+    let mut log = writer(&tenant, 1).await.unwrap();
+    log.open(&state).await.unwrap();
+    let patience = std::time::Duration::from_millis(10);
+    assert!(log.prove(&state.epoch, Lsn::new(10), 0, patience).await.is_ok());
+    let ahead = log.prove(&state.epoch, Lsn::new(11), 0, patience).await;
+    assert!(matches!(ahead, Err(LogError::Diverged(_))), "{ahead:?}");
 }

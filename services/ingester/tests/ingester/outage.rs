@@ -219,26 +219,6 @@ async fn a_fail_over_of_redis_loses_nothing_that_is_not_noticed() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn after_a_restart_of_redis_nobody_elses_connection_is_ended() {
-    let mut servers = Servers::private().await;
-    let tenant = Tenant::create(&servers).await;
-    let _running = tenant.ingest().await;
-    let bob = tenant.user("Bob").await;
-    tenant.caught_up().await;
-    servers.redis_mut().restart().await.unwrap();
-    // They get the first numbers of the server's new life, which the ingester's connections had in the last.
-    let mut others = Vec::new();
-    for _ in 0..20 {
-        others.push(tenant.redis().await);
-    }
-    tenant.message(bob, bob, "after").await;
-    assert_eq!(contents(&tenant, bob).await, ["after"]);
-    for other in &mut others {
-        let () = redis::cmd("PING").query_async(other).await.expect("a stranger's connection was ended");
-    }
-}
-
 /// As docs/PROTOCOL.md says.
 const RIGHTS: &str = "AUTH CLIENT|ID CLIENT|KILL HELLO SELECT PING INFO TIME EVAL EVALSHA SCRIPT|LOAD GET SET HGET \
                       HGETALL HMGET HSET HDEL HINCRBY DEL UNLINK XADD XRANGE XREVRANGE XLEN XTRIM RENAME SADD SSCAN SCAN \
@@ -284,4 +264,101 @@ async fn the_rights_that_the_documents_name_are_enough() {
     let reason = running.ended().await;
     assert!(reason.contains("docs/PROTOCOL.md") || reason.contains("xadd"), "{reason}");
     servers.redis_mut().stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_keeps_what_it_sent_while_redis_cannot_say_that_it_has_it() {
+    let mut servers = Servers::private().await;
+    let mut tenant = Tenant::create(&servers).await;
+    tenant.session.wal.confirm_delay = Duration::from_secs(2);
+    let _running = tenant.ingest().await;
+    let bob = tenant.user("Bob").await;
+    tenant.caught_up().await;
+    tenant.message(bob, bob, "not yet on disk").await;
+    let end = tenant.caught_up().await.watermark.end.to_string();
+    servers.redis_mut().kill9().await;
+    // The delay passes while nobody knows what Redis will come back with.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let sql = "SELECT confirmed_flush_lsn < $1::text::pg_lsn FROM pg_replication_slots
+                WHERE database = current_database()";
+    let kept: bool = tenant.client.query_one(sql, &[&end]).await.unwrap().get(0);
+    assert!(kept, "PostgreSQL may forget what a crash of Redis takes away");
+    servers.redis_mut().restart().await.unwrap();
+    let sql = "SELECT confirmed_flush_lsn >= $1::text::pg_lsn FROM pg_replication_slots
+                WHERE database = current_database()";
+    eventually(SOON, "what Redis still has is confirmed", async || {
+        Ok(tenant.client.query_one(sql, &[&end]).await?.get::<_, bool>(0).then_some(()))
+    })
+    .await;
+}
+
+/// Leaves a tenant's Redis without memory for anything new.
+async fn fill(tenant: &Tenant) {
+    let mut redis = tenant.redis().await;
+    let info: String = redis::cmd("INFO").arg("memory").query_async(&mut redis).await.unwrap();
+    let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+    let used: u64 = used.trim().parse().unwrap();
+    let set = redis::cmd("CONFIG").arg(("SET", "maxmemory", used - 500_000)).to_owned();
+    let () = set.query_async(&mut redis).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ingester_that_starts_while_redis_has_no_memory_frees_some_and_goes_on() {
+    for other_rules in [false, true] {
+        let servers = Servers::private().await;
+        let mut tenant = Tenant::create(&servers).await;
+        let running = tenant.ingest().await;
+        let bob = tenant.user("Bob").await;
+        for n in 0..200 {
+            tenant.message(bob, bob, &format!("{n} {}", "x".repeat(20_000))).await;
+        }
+        let before = tenant.caught_up().await;
+        drop(running);
+        fill(&tenant).await;
+        if other_rules {
+            // A new epoch does not wait for the memory of the one before it either.
+            tenant.session.rules = tenant.session.rules.clone().with_max_row_bytes(100_000);
+        }
+        let active = "SELECT FROM pg_replication_slots WHERE database = current_database() AND active";
+        eventually(SOON, "the slot is free", async || {
+            Ok(tenant.client.query_opt(active, &[]).await?.is_none().then_some(()))
+        })
+        .await;
+        let _next = tenant.spawn();
+        eventually(SOON, "the session has begun", async || {
+            let state = tenant.log.state().await?;
+            Ok(state.filter(|state| (state.epoch != before.epoch) == other_rules))
+        })
+        .await;
+        tenant.message(bob, bob, "after").await;
+        let after = tenant.caught_up().await;
+        assert!(after.floor > before.floor && after.watermark.commit > after.base);
+        assert_eq!(after.epoch != before.epoch, other_rules);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_was_restarted_is_not_asked_to_end_a_connection_of_its_earlier_life() {
+    let mut servers = Servers::private().await;
+    let tenant = Tenant::create(&servers).await;
+    let mut numbered = Vec::new();
+    for _ in 0..50 {
+        numbered.push(tenant.redis().await);
+    }
+    let mut writer = crate::scripts::writer_at(&servers, tenant.id(), 1).await.unwrap();
+    let old: i64 = redis::cmd("CLIENT").arg("ID").query_async(writer.connection()).await.unwrap();
+    servers.redis_mut().restart().await.unwrap();
+    // Somebody else has that number now.
+    let mut other = loop {
+        let mut connection = tenant.redis().await;
+        let id: i64 = redis::cmd("CLIENT").arg("ID").query_async(&mut connection).await.unwrap();
+        assert!(id <= old, "the numbers did not begin again");
+        if id == old {
+            break connection;
+        }
+    };
+    let connection = posduif_changelog::connect::connect(servers.redis_url(), Default::default()).await;
+    writer.reconnect(connection.unwrap()).await.unwrap();
+    let alive: Result<String, _> = redis::cmd("PING").query_async(&mut other).await;
+    assert_eq!(alive.unwrap(), "PONG");
 }

@@ -7,8 +7,11 @@ use posduif_model::{Bucket, Change, Epoch, Lsn, Op, TenantId, rule::RulesHash};
 use posduif_testkit::Servers;
 
 pub async fn writer(tenant: &TenantId, token: i64) -> Result<LogWriter, LogError> {
-    let url = Servers::shared().await.redis_url();
-    LogWriter::claim(connect(url, Timeouts::default()).await?, tenant, token).await
+    writer_at(Servers::shared().await, tenant, token).await
+}
+
+pub async fn writer_at(servers: &Servers, tenant: &TenantId, token: i64) -> Result<LogWriter, LogError> {
+    LogWriter::claim(connect(servers.redis_url(), Timeouts::default()).await?, tenant, token).await
 }
 
 pub fn fresh() -> (TenantId, LogState) {
@@ -49,6 +52,11 @@ pub fn add(batch: &mut Batch, commit: u64, ordinals: std::ops::Range<u64>) {
 }
 
 fn finish(batch: &mut Batch, commit: u64, previous: u64) {
+    finish_in(batch, commit, previous, 1);
+}
+
+/// Ends a transaction that touched so many buckets.
+pub fn finish_in(batch: &mut Batch, commit: u64, previous: u64, buckets: usize) {
     batch.commit(CommitRecord {
         commit: Lsn::new(commit),
         end: Lsn::new(commit + 1),
@@ -57,7 +65,7 @@ fn finish(batch: &mut Batch, commit: u64, previous: u64) {
         changes: 1,
         committed_at: 0,
         origin: None,
-        buckets: vec![Bucket::Shared],
+        buckets: vec![Bucket::Shared; buckets],
         buckets_elsewhere: false,
         written: 0,
         left_out: false,

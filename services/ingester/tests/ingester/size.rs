@@ -1,6 +1,6 @@
 //! Rows that are too large for anybody.
 
-use posduif_model::{Bucket, Op};
+use posduif_model::{Bucket, Lsn, Op};
 use posduif_testkit::Servers;
 
 use crate::fixture::Tenant;
@@ -87,4 +87,41 @@ async fn another_limit_opens_an_epoch() {
         before.epoch,
         "rows that appear by the limit alone would be missed"
     );
+}
+
+#[tokio::test]
+async fn a_page_of_large_rows_takes_no_more_from_redis_than_it_needs() {
+    let servers = Servers::private().await;
+    let (tenant, state) = crate::scripts::fresh();
+    let mut log = crate::scripts::writer_at(&servers, &tenant, 1).await.unwrap();
+    log.open(&state).await.unwrap();
+    for commit in 20..220_u64 {
+        let mut batch = posduif_changelog::Batch::new(log.keys().clone(), state.epoch);
+        let change = posduif_model::Change {
+            op: Op::Put,
+            table: "t".parse().unwrap(),
+            key: format!("{{\"id\":{commit}}}"),
+            row: "x".repeat(500_000),
+        };
+        let at = format!("{commit}-0").parse().unwrap();
+        batch.push(at, &Bucket::Shared, None, &[change]);
+        let previous = if commit == 20 { 10 } else { commit - 1 };
+        crate::scripts::finish_in(&mut batch, commit, previous, 1);
+        log.append(&batch, posduif_changelog::Batch::guard(Lsn::new(previous), None)).await.unwrap();
+    }
+    let end = posduif_changelog::Watermark { commit: Lsn::new(219), end: Lsn::new(220) };
+    log.publish(&state.epoch, end, None, None).await.unwrap();
+    let pool =
+        posduif_changelog::pool(servers.redis_url(), 2, posduif_changelog::Timeouts::default()).unwrap();
+    let reader = posduif_changelog::LogReader::new(pool, &tenant);
+    let mut sent = async || {
+        let info: String = redis::cmd("INFO").arg("stats").query_async(log.connection()).await.unwrap();
+        let bytes = info.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:")).unwrap();
+        bytes.trim().parse::<u64>().unwrap()
+    };
+    let before = sent().await;
+    let read = reader.read(&state.epoch, &[Bucket::Shared], Lsn::new(10), Lsn::new(219), 500).await.unwrap();
+    let posduif_changelog::reader::Read::Page(page) = read else { panic!("{read:?}") };
+    assert_eq!((page.entries.len(), page.through), (9, Lsn::new(28)), "a page is about 4 MiB");
+    assert!(sent().await - before < 20_000_000, "a page of 4 MiB took {} bytes", sent().await - before);
 }
