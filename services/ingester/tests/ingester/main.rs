@@ -18,6 +18,7 @@ mod log;
 mod metrics;
 mod outage;
 mod partitions;
+mod power;
 mod refusals;
 mod restart;
 mod rollback;
