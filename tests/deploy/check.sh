@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks docker-compose.yml and deploy/docker without a container engine: linters for what they can say, and for the
+# Checks docker-compose.yml, deploy/docker and deploy/observability without a container engine: linters for what they can say, and for the
 # rest the real balancer, PostgreSQL and Redis, started on loopback with the shipped settings.
 # Installs the tools it needs, into a directory of its own where it can. Ends with `N passed, N failed`.
 set -uo pipefail
@@ -92,6 +92,7 @@ check "a PostgreSQL server can be had" need_postgres_server
 check "psql can be had" need psql postgresql-client
 check "a Redis server can be had" need redis-server redis-server
 check "redis-cli can be had" need redis-cli redis-tools
+check "promtool can be had" need promtool prometheus
 
 if [ "$failed" -eq 0 ]; then
     check "docker-compose.yml follows the Compose specification" \
@@ -102,6 +103,9 @@ if [ "$failed" -eq 0 ]; then
     for script in deploy/docker/*.sh tests/deploy/*.sh; do
         check "shellcheck finds nothing in $script" shellcheck "$script"
     done
+    check "promtool finds nothing in deploy/observability/alerts.yml" \
+        promtool check rules deploy/observability/alerts.yml
+    check "every alert fires when it should and not before" promtool test rules tests/deploy/alerts_test.yml
     checks compose.py
     checks healthcheck.py
     checks stores.py "$postgres_bin" "$(command -v redis-server)"

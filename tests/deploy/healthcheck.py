@@ -18,7 +18,11 @@ def verdict(answer):
         def serve():
             client, _ = server.accept()
             with client, contextlib.suppress(ConnectionResetError):
-                asked.append(client.recv(1024))
+                # bash writes a request line by line; a server that answers earlier would break it off.
+                request = b""
+                while not request.endswith(b"\r\n\r\n"):
+                    request += client.recv(1024)
+                asked.append(request)
                 client.sendall(answer)
                 client.recv(1024)
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// As little as the configuration allows: every second there is something to trim and to compact.
-const RETENTION: &str = "{compact_entries: 100, interval: 1s, max_age: 60s, max_bytes: 4194304}";
+const RETENTION: &str = "{compact_entries: 100, interval: 1s, max_age: 60s, max_bytes: 8388608}";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn devices_hold_what_postgresql_does_although_the_log_is_trimmed_and_compacted_under_them() {
@@ -28,7 +28,12 @@ async fn devices_hold_what_postgresql_does_although_the_log_is_trimmed_and_compa
     campaign.write(&run, 4, Duration::from_millis(40));
     let mut devices = join(&campaign).await;
     let (mut kept, mut expired, mut reached) = (0, 0, begun.compacted);
-    for round in 0..rounds {
+    let mut trimmed = false;
+    // As chance has it, it may take more rounds until both have happened under a device.
+    for round in 0..10 * rounds {
+        if round >= rounds && trimmed && kept > 0 {
+            break;
+        }
         tokio::time::sleep(Duration::from_millis(rng.random_range(300..1500))).await;
         if round % 3 == 2 {
             ingester.kill9().await;
@@ -56,16 +61,16 @@ async fn devices_hold_what_postgresql_does_although_the_log_is_trimmed_and_compa
             }
         }
         reached = reached.max(state.compacted);
+        trimmed |= state.floor > begun.floor;
         drop(rest);
     }
-    let state = campaign.tenant.ready().await;
     campaign.stop().await;
     eprintln!(
         "seed {}: {kept} comparisons across a compaction, {expired} devices trimmed away, {:?}",
         run.seed, campaign.tally
     );
     assert!(reached > begun.compacted && kept > 0, "nothing was compacted under a device");
-    assert!(state.floor > begun.floor, "nothing was trimmed");
+    assert!(trimmed, "nothing was trimmed");
     drop(ingester);
 }
 

@@ -14,14 +14,14 @@ use crate::{
     tenant::{Settings, insert_lsn},
 };
 
-const COMPARE_EVERY: u32 = 10;
+const COMPARE_EVERY: u32 = 8;
 /// The goal after a connection was cut (P9).
 const BACK_WITHIN: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_answers_of_redis_and_requests_cut_short_lose_and_double_nothing() {
     let run = Run::begin("lost_answers_of_redis");
-    let cuts: u32 = from_environment("POSDUIF_FAULT_CUTS", 30);
+    let cuts: u32 = from_environment("POSDUIF_FAULT_CUTS", 15);
     let mut rng = run.rng(100);
     let servers = Servers::shared().await;
     let proxy = Proxy::start((Ipv4Addr::LOCALHOST, servers.redis().port()).into()).await;

@@ -1,6 +1,6 @@
 //! The ingester as a real process under random work and real faults, against an independent model of its log.
 //!
-//! `POSDUIF_FAULT_SEED` repeats a run. Numbers in the environment make runs longer: `POSDUIF_FAULT_ROUNDS` (checkpoints
+//! `POSDUIF_FAULT_SEED` repeats a run, or begins a new one with `random`. Numbers in the environment make runs longer: `POSDUIF_FAULT_ROUNDS` (checkpoints
 //! of the oracle), `_KILLS`, `_ZOMBIES`, `_CRASHES` (of a server), `_CUTS` (of connections to Redis), `_COMPACTIONS`, `_STALL`
 //! and `_OUTAGE` (seconds), `_ROWS` (of the large transaction).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]

@@ -13,13 +13,17 @@ use crate::{
 };
 
 const PAUSE: Duration = Duration::from_millis(25);
+/// How long commits wait for a standby that does not exist.
+const HELD: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_random_workload_replays_to_exactly_what_postgresql_holds() {
     let run = Run::begin("a_random_workload");
     let rounds: u32 = from_environment("POSDUIF_FAULT_ROUNDS", 8);
     let mut rng = run.rng(100);
-    let mut campaign = Campaign::prepare(&run, Servers::shared().await, &Settings::default()).await;
+    // Of its own: commits of the whole cluster are held now and then.
+    let servers = Servers::private().await;
+    let mut campaign = Campaign::prepare(&run, &servers, &Settings::default()).await;
     let ingester = campaign.tenant.ingester().await;
     campaign.join().await;
     campaign.write(&run, WRITERS, PAUSE);
@@ -30,6 +34,7 @@ async fn a_random_workload_replays_to_exactly_what_postgresql_holds() {
             _ if round == costly => change_type(&mut campaign).await,
             0 if campaign.readers() < 3 => campaign.join().await,
             1 => harmless(&mut rng, &campaign, round).await,
+            2 if campaign.readers() < 3 => join_among_held_commits(&mut campaign, &servers).await,
             _ => {}
         }
         campaign.mark().await;
@@ -39,6 +44,28 @@ async fn a_random_workload_replays_to_exactly_what_postgresql_holds() {
     }
     campaign.finish(&run).await;
     drop(ingester);
+}
+
+/// A reader joins while commits are in the WAL, and so decoded, but visible to no snapshot: they wait for a standby that
+/// does not exist.
+async fn join_among_held_commits(campaign: &mut Campaign, servers: &Servers) {
+    let admin = servers.admin().await;
+    let set = async |sql: &str| {
+        admin.batch_execute(sql).await.unwrap();
+        admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    };
+    set("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
+    eventually(PATIENCE, "commits are held", async || {
+        let held = "SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep' LIMIT 1";
+        Ok(admin.query_opt(held, &[]).await?.map(drop))
+    })
+    .await;
+    // One of the held commits may be a TRUNCATE, whose lock the snapshot would wait for.
+    let release = async {
+        tokio::time::sleep(HELD).await;
+        set("ALTER SYSTEM RESET synchronous_standby_names").await;
+    };
+    tokio::join!(campaign.join(), release);
 }
 
 /// DDL that changes nothing a device sees, while transactions run: the epoch goes on.

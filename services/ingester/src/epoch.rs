@@ -54,6 +54,22 @@ pub enum Reason {
     TablesChanged,
 }
 
+/// Every word of [`Reason::describe`]: the values of a metric's label.
+pub const WORDS: [&str; 12] = [
+    "new_slot",
+    "broken",
+    "log_missing",
+    "not_registered",
+    "other_system",
+    "timeline_forked",
+    "log_behind_slot",
+    "server_behind_log",
+    "heartbeat_lost",
+    "commits_lost",
+    "tables_changed",
+    "rules_changed",
+];
+
 impl Reason {
     /// A short constant word for metrics, and a sentence for people.
     pub fn describe(&self) -> (&'static str, String) {
@@ -148,7 +164,9 @@ mod tests {
         };
         spoil(&mut log, &mut found);
         let found = Evidence { log: Some(&log), ..found };
-        verdict(&found)
+        let reason = verdict(&found);
+        assert!(reason.iter().all(|reason| WORDS.contains(&reason.describe().0)), "{reason:?} has no word");
+        reason
     }
 
     #[test]

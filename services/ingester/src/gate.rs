@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,10 +16,12 @@ use tokio_postgres::Client;
 
 use crate::{
     health::Health,
+    heartbeat,
     link::Link,
     metrics::IngesterMetrics,
     progress::Progress,
     visibility::{InvalidSnapshot, Snapshot},
+    vitals::Vitals,
 };
 
 /// What the log has got, in the order of the WAL.
@@ -29,6 +32,8 @@ pub enum Stored {
         commit: Lsn,
         end: Lsn,
         xid: u32,
+        /// By PostgreSQL's clock, in microseconds since 2000.
+        committed_at: i64,
         heartbeat: Option<Heartbeat>,
         /// Its rows are not in the log.
         left_out: bool,
@@ -69,6 +74,7 @@ pub struct Gate {
     pub confirmed: watch::Sender<Lsn>,
     pub confirmed_heartbeat: watch::Sender<i64>,
     pub metrics: IngesterMetrics,
+    pub vitals: Arc<Vitals>,
     pub tenant: String,
     pub health: Health,
 }
@@ -104,14 +110,14 @@ impl Gate {
                 () = sleep(pause), if !self.waiting.is_empty() => pause = (pause * 2).min(LONGEST_PAUSE),
                 _ = timer.tick() => {
                     self.confirm().await?;
-                    self.health.look(Instant::now());
+                    self.report();
                     if self.unready_below.is_none() {
                         continue;
                     }
                 }
             }
-            let snapshot = self.snapshot().await?;
-            self.pass(&snapshot).await?;
+            let (snapshot, clock) = self.snapshot().await?;
+            self.pass(&snapshot, clock).await?;
             if self.unready_below.is_some_and(|xid| snapshot.xmin >= xid) {
                 let ready = self.link.writer.ready(&self.epoch).await;
                 if self.link.outcome(ready).await?.is_none() {
@@ -122,22 +128,28 @@ impl Gate {
         }
     }
 
-    async fn snapshot(&self) -> Result<Snapshot, GateError> {
-        let ask = self.client.query_one("SELECT pg_current_snapshot()::text", &[]);
-        let row = timeout(PATIENCE, ask).await.map_err(|_| GateError::Silent)??;
-        Ok(row.get::<_, String>(0).parse()?)
+    /// What PostgreSQL shows now, and its clock.
+    async fn snapshot(&self) -> Result<(Snapshot, i64), GateError> {
+        let sql = format!("SELECT pg_current_snapshot()::text, {}", heartbeat::CLOCK);
+        let row =
+            timeout(PATIENCE, self.client.query_one(&sql, &[])).await.map_err(|_| GateError::Silent)??;
+        self.vitals.clock(row.get(1), Instant::now());
+        Ok((row.get::<_, String>(0).parse()?, row.get(1)))
     }
 
     /// Publishes the longest prefix of what waits that the snapshot shows.
-    async fn pass(&mut self, snapshot: &Snapshot) -> Result<(), GateError> {
-        let (mut next, mut beat, mut floor) = (self.watermark, None, None);
+    async fn pass(&mut self, snapshot: &Snapshot, clock: i64) -> Result<(), GateError> {
+        let (told, mut passed) = (Instant::now(), Vec::new());
+        let (mut next, mut beat, mut floor, mut beat_at) = (self.watermark, None, None, None);
         let passes = |stored: &mut Stored| match stored {
             Stored::Commit { xid, .. } => snapshot.sees(*xid),
             Stored::Drained(_) => true,
         };
         while let Some(stored) = self.waiting.pop_front_if(passes) {
             match stored {
-                Stored::Commit { commit, end, heartbeat, left_out, .. } => {
+                Stored::Commit { commit, end, heartbeat, left_out, committed_at, .. } => {
+                    passed.push(committed_at);
+                    beat_at = heartbeat.map(|_| committed_at).or(beat_at);
                     next = Watermark { commit, end };
                     beat = heartbeat.or(beat);
                     floor = left_out.then_some(commit).or(floor);
@@ -164,8 +176,25 @@ impl Gate {
         self.watermark = next;
         self.health.moved(Instant::now());
         self.progress.published(Instant::now(), next.end, beat.map(|beat| beat.sequence));
-        self.metrics.watermark.with_label_values(&[&self.tenant]).set(next.end.get().cast_signed());
+        self.vitals.published(next.end, beat_at, Instant::now());
+        for committed_at in passed {
+            let until_asked = u64::try_from(clock.saturating_sub(committed_at)).unwrap_or(0);
+            self.metrics.published(&self.tenant, Duration::from_micros(until_asked) + told.elapsed());
+        }
         Ok(())
+    }
+
+    /// Tells how things stand although nothing moves.
+    fn report(&mut self) {
+        let oldest = self.waiting.iter().find_map(|stored| match stored {
+            Stored::Commit { committed_at, .. } => Some(*committed_at),
+            Stored::Drained(_) => None,
+        });
+        let transactions =
+            self.waiting.iter().filter(|stored| matches!(stored, Stored::Commit { .. })).count();
+        self.vitals.waiting(transactions, oldest, self.unready_below.is_some());
+        let now = Instant::now();
+        self.health.look(now, &self.vitals.read(now));
     }
 
     /// Confirms what is proven or old enough. What is only old enough must still be there: Redis may have been away
@@ -179,7 +208,7 @@ impl Gate {
             }
         }
         let confirmed = self.progress.confirmable(now, proven);
-        self.metrics.confirmed.with_label_values(&[&self.tenant]).set(confirmed.get().cast_signed());
+        self.vitals.confirmed(confirmed);
         self.confirmed.send_if_modified(|held| std::mem::replace(held, confirmed) != confirmed);
         self.confirmed_heartbeat.send_replace(self.progress.confirmed_heartbeat());
         Ok(())

@@ -2,6 +2,10 @@
 //!
 //! The modules stand in the order in which the data flows; each uses only those above it.
 
+pub mod epoch;
+pub mod tally;
+pub mod vitals;
+
 pub mod metrics;
 
 pub mod catalog;
@@ -13,20 +17,20 @@ pub mod transaction;
 pub mod visibility;
 pub mod wal;
 
-pub mod epoch;
 pub mod health;
 pub mod progress;
 pub mod retention;
 
+pub mod heartbeat;
 pub mod link;
 
 pub mod gate;
 pub mod guard;
-pub mod heartbeat;
 pub mod lookout;
 pub mod pipeline;
 pub mod proof;
 pub mod upkeep;
+pub mod watch;
 
 pub mod session;
 pub mod tenant;
@@ -58,6 +62,7 @@ pub fn start(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<()> {
             metrics: counted.clone(),
             readiness: readiness.clone(),
         };
+        counted.vitals(&tenant.id);
         let serve = tenant::serve(session, lifecycle.shutdown_token());
         lifecycle.spawn(format!("tenant {}", tenant.id), serve);
     }

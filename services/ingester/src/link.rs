@@ -81,17 +81,10 @@ impl Link {
             tracing::warn!(%tenant, %error, "the log cannot be used; trying again until it can");
         }
         self.pause().await;
-        while reconnects {
-            match self.reconnect().await {
-                Ok(()) => break,
-                Err(error @ LogError::Unavailable(_)) => {
-                    tracing::debug!(tenant = %self.surroundings.tenant, %error, "Redis is still away");
-                }
-                Err(error) => return Err(error),
-            }
-            self.pause().await;
+        match reconnects {
+            true => self.reconnect().await,
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// What was tried has succeeded: the next failure begins with a short pause.
@@ -108,7 +101,17 @@ impl Link {
     }
 
     async fn reconnect(&mut self) -> Result<(), LogError> {
-        self.writer.reconnect(open(&self.surroundings.redis).await?).await
+        loop {
+            let connected = match open(&self.surroundings.redis).await {
+                Ok(connection) => self.writer.reconnect(connection).await,
+                Err(error) => Err(error),
+            };
+            let Err(error @ LogError::Unavailable(_)) = connected else { return connected };
+            let Surroundings { metrics, tenant, .. } = &self.surroundings;
+            metrics.retries.with_label_values(&[tenant.as_str()]).inc();
+            tracing::debug!(%tenant, %error, "Redis is still away");
+            self.pause().await;
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! WAL events in, batches in the log out.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use posduif_changelog::{Batch, LogError};
 use posduif_model::Lsn;
@@ -79,13 +79,13 @@ impl Pipeline {
                         self.assembler.looked(self.lookout.look(&self.client, xid).await?);
                     }
                     if let Some(transaction) = self.follow(&payload.bytes).await? {
-                        self.metrics.commits.with_label_values(&[&self.tenant]).inc();
-                        self.metrics.changes.with_label_values(&[&self.tenant]).inc_by(transaction.changes);
+                        self.metrics.transaction(&self.tenant, &transaction.tally, transaction.left_out);
                         self.report(&transaction);
                         finished.push(Stored::Commit {
                             commit: transaction.commit,
                             end: transaction.end,
                             xid: transaction.xid,
+                            committed_at: transaction.committed_at,
                             heartbeat: transaction.heartbeat,
                             left_out: transaction.left_out,
                         });
@@ -131,7 +131,9 @@ impl Pipeline {
     /// Stores the batch, then tells the gate which transactions are complete.
     async fn store(&mut self, finished: &mut Vec<Stored>) -> Result<(), PipelineError> {
         if !self.batch.is_empty() {
+            let (bytes, entries, begun) = (self.batch.bytes(), self.batch.commands(), Instant::now());
             self.append().await?;
+            self.metrics.stored(&self.tenant, bytes, entries, begun.elapsed());
             self.batch.clear();
         }
         for stored in finished.drain(..) {

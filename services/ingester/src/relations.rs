@@ -129,6 +129,15 @@ impl Relations {
         }
     }
 
+    /// The name of a relation that is declared.
+    pub fn declared(&self, oid: u32) -> Option<TableName> {
+        match self.plans.get(&oid)? {
+            Plan::Synced(table) => Some(table.table.clone()),
+            Plan::Broken { table, .. } => Some(table.clone()),
+            Plan::Heartbeat { .. } | Plan::Ignored => None,
+        }
+    }
+
     /// The plan for a relation; the stream describes each one before its first row.
     pub fn plan(&self, oid: u32) -> Option<&Plan> {
         let fault = self.faults.values().find_map(|(root, fault)| (*root == oid).then_some(fault));

@@ -29,7 +29,7 @@ use crate::{
     catalog::Catalog,
     gate::{Gate, Stored},
     guard::{APPLICATION, Guard},
-    health::Health,
+    health::{self, Health},
     heartbeat,
     link::{self, Link, Surroundings},
     lookout::Lookout,
@@ -40,6 +40,7 @@ use crate::{
     transaction::Assembler,
     upkeep::Upkeep,
     wal::{self, Feedback, ReplicationConnection},
+    watch::Watch,
 };
 
 /// What a session needs; it outlives sessions.
@@ -82,6 +83,10 @@ impl Session {
         };
 
         let epoch = taken.state.epoch;
+        let vitals = self.metrics.vitals(&self.tenant.id);
+        let (clock, beat) = heartbeat::age(&sql, taken.state.heartbeat).await?;
+        vitals.clock(clock, Instant::now());
+        vitals.took_over(taken.state.watermark.end, beat, taken.state.unready_below.is_some());
         let (events, events_in) = mpsc::channel(QUEUE);
         let (stored, stored_in) = mpsc::channel(QUEUE);
         let (confirmed, confirmed_in) = watch::channel(taken.confirmed);
@@ -97,11 +102,22 @@ impl Session {
         parts.spawn(async move { Ok(wal::receive(reader, events, answer_now).await?) });
         parts.spawn(async move { Ok(wal::report(writer, feedback).await?) });
         let watching = Arc::new(self.sql(&mut parts).await?);
-        let watch =
-            Watch { client: Arc::clone(&watching), guard: taken.guard, lookout: taken.lookout.clone() };
-        parts.spawn(keep_watch(watch, self.wal.heartbeat_interval, beats_in));
-
         let tenant = self.tenant.id.to_string();
+        let watch = Watch {
+            slot: taken.guard.slot.clone(),
+            vitals: Arc::clone(&vitals),
+            readiness: self.readiness.clone(),
+            component: health::slot_component(&tenant),
+        };
+        parts.spawn(keep_watch(
+            Arc::clone(&watching),
+            taken.guard,
+            taken.lookout.clone(),
+            watch,
+            self.wal.heartbeat_interval,
+            beats_in,
+        ));
+
         let surroundings = self.surroundings();
         let mut gate_writer = self.writer(taken.token).await?;
         let waiting = unpublished(&mut gate_writer, &epoch, taken.state.watermark.commit).await?;
@@ -120,6 +136,7 @@ impl Session {
             confirmed,
             confirmed_heartbeat: beats,
             metrics: self.metrics.clone(),
+            vitals: Arc::clone(&vitals),
             tenant: tenant.clone(),
             health: Health::new(self.readiness.clone(), tenant.clone(), 3 * self.wal.heartbeat_interval),
         };
@@ -163,6 +180,7 @@ impl Session {
             tenant,
         };
         parts.spawn(async move { Ok(pipeline.run(events_in).await?) });
+        vitals.follows(true);
         self.readiness.ready(self.tenant.id.to_string());
         let ended = parts.join_next().await;
         Err(end::reason(ended, &mut parts).await)
@@ -203,20 +221,15 @@ impl Session {
     }
 }
 
-/// What is looked at with every heartbeat.
-struct Watch {
+/// Beats and checks until something no longer holds.
+async fn keep_watch(
     client: Arc<Client>,
     guard: Guard,
     lookout: Lookout,
-}
-
-/// Beats and checks until something no longer holds.
-async fn keep_watch(
-    watch: Watch,
+    look: Watch,
     every: Duration,
     confirmed: watch::Receiver<i64>,
 ) -> Result<(), SessionError> {
-    let Watch { client, guard, lookout } = watch;
     let mut timer = interval(every);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -225,6 +238,7 @@ async fn keep_watch(
         timeout(PATIENCE, heartbeat::beat(&client, oldest)).await.map_err(|_| SessionError::Silent)??;
         timeout(PATIENCE, guard.check(&client)).await.map_err(|_| SessionError::Silent)??;
         lookout.check(&client).await?;
+        timeout(PATIENCE, look.look(&client)).await.map_err(|_| SessionError::Silent)??;
     }
 }
 
@@ -245,6 +259,7 @@ async fn unpublished(
             commit: record.commit,
             end: record.end,
             xid: record.xid,
+            committed_at: record.committed_at,
             heartbeat: None,
             left_out: record.left_out,
         }));

@@ -6,7 +6,7 @@ use posduif_runtime::backoff::Backoff;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::session::Session;
+use crate::{health, session::Session};
 
 const SHORTEST: Duration = Duration::from_millis(200);
 /// Short enough to be back within seconds of a dependency's return.
@@ -22,16 +22,18 @@ pub async fn serve(session: Session, shutdown: CancellationToken) -> anyhow::Res
     let mut backoff = Backoff::new(SHORTEST, LONGEST);
     loop {
         let begun = Instant::now();
-        let error = tokio::select! {
+        let (word, error) = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             ended = session.run() => match ended {
                 Ok(()) => continue,
-                Err(error) => anyhow::Error::new(error),
+                Err(error) => (error.word(), anyhow::Error::new(error)),
             },
         };
         let reason = format!("{error:#}");
         session.readiness.not_ready(&component, &reason);
-        session.metrics.failures.with_label_values(&[tenant.as_str()]).inc();
+        health::forget_parts(&session.readiness, &component);
+        session.metrics.vitals(&tenant).follows(false);
+        session.metrics.failures.with_label_values(&[tenant.as_str(), word]).inc();
         if begun.elapsed() >= STABLE {
             backoff.reset();
         }

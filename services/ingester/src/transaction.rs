@@ -12,6 +12,7 @@ use crate::{
     decode::{Begin, Commit, DecodeError, Message, decode},
     relations::{Plan, Relations, SyncedTable},
     route::{RouteError, Routed},
+    tally::{Count, Kind, Tally},
 };
 
 /// A stream that cannot be followed any further.
@@ -33,7 +34,9 @@ pub struct Finished {
     pub commit: Lsn,
     pub end: Lsn,
     pub xid: u32,
-    pub changes: u64,
+    /// Its row messages by table.
+    pub tally: Vec<Count>,
+    pub committed_at: i64,
     pub heartbeat: Option<Heartbeat>,
     /// Larger than the cap: its rows are not in the log.
     pub left_out: bool,
@@ -81,6 +84,7 @@ struct Open {
     /// Already in the log: its messages are read, none is written.
     known: bool,
     ordinal: u64,
+    tally: Tally,
     origin: Option<DeviceId>,
     heartbeat: Option<Heartbeat>,
     buckets: BTreeSet<Bucket>,
@@ -140,9 +144,11 @@ impl Assembler {
                 self.open()?.origin = device;
             }
             Message::Insert(insert) => {
+                self.open()?.tally.count(insert.relation, Kind::Insert);
                 self.row(insert.relation, batch, |table| table.insert(&insert.new), Some(&insert.new))?;
             }
             Message::Update(update) => {
+                self.open()?.tally.count(update.relation, Kind::Update);
                 self.row(
                     update.relation,
                     batch,
@@ -151,6 +157,7 @@ impl Assembler {
                 )?;
             }
             Message::Delete(delete) => {
+                self.open()?.tally.count(delete.relation, Kind::Delete);
                 self.row(delete.relation, batch, |table| table.delete(&delete.old), None)?;
             }
             Message::Truncate(truncate) => self.truncate(&truncate.relations, batch)?,
@@ -175,6 +182,7 @@ impl Assembler {
             begin,
             known,
             ordinal: 0,
+            tally: Tally::default(),
             origin: None,
             heartbeat: None,
             buckets: BTreeSet::new(),
@@ -233,6 +241,7 @@ impl Assembler {
         let open = open.as_mut().ok_or(StreamError::Order("a truncate outside a transaction"))?;
         let at = Position { commit: open.begin.commit, ordinal: open.ordinal };
         open.ordinal += 1;
+        relations.iter().for_each(|relation| open.tally.count(*relation, Kind::Truncate));
         known.turn_to_rows();
         if !open.is_stored() {
             return Ok(());
@@ -283,7 +292,8 @@ impl Assembler {
             commit: commit.commit,
             end: commit.end,
             xid: open.begin.xid,
-            changes: open.ordinal,
+            tally: open.tally.by_table(|relation| self.relations.declared(relation)),
+            committed_at: commit.committed_at,
             heartbeat: open.heartbeat,
             left_out: open.over_cap,
             rows_left_out: open.rows_left_out.into_values().collect(),

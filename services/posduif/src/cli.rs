@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use posduif_model::TenantId;
 
-use crate::{dev::DevArguments, device::DeviceCommand};
+use crate::{dev::DevArguments, device::DeviceCommand, status::StatusArguments};
 
 /// Keeps SQLite databases on phones and a PostgreSQL database in step.
 #[derive(Parser)]
@@ -27,6 +27,8 @@ pub enum Command {
         #[command(subcommand)]
         command: UserCommand,
     },
+    /// Show slots, lag, watermarks and devices of every tenant; exit code 1 where one has a problem
+    Status(StatusArguments),
     /// Play a phone in the terminal
     Device {
         #[command(subcommand)]

@@ -25,7 +25,18 @@ const MOST_CATCH_UPS: usize = 100;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compacted {
     pub removed: usize,
+    /// Entries that would be left if nothing had come since.
     pub kept: usize,
+}
+
+/// What was found to be displaced.
+struct Found {
+    /// Oldest last.
+    displaced: Vec<Position>,
+    /// The newest commit that displaced any.
+    mark: Lsn,
+    /// Entries that stay, of those that were looked at.
+    kept: usize,
 }
 
 /// Decides, from the newest entry to the oldest, which ones nobody needs any more.
@@ -87,10 +98,9 @@ impl LogWriter {
     /// # Errors
     /// `OutOfMemory` when the copy has no room; the bucket is as it was.
     pub async fn compact_shared(&mut self, epoch: &Epoch, upto: Lsn) -> Result<Compacted, LogError> {
-        let (displaced, mark) = self.displaced(epoch, upto).await?;
-        let removed = displaced.len();
-        if removed == 0 {
-            return Ok(Compacted { removed, kept: self.shared_length(epoch).await? });
+        let Found { displaced, mark, kept } = self.displaced(epoch, upto).await?;
+        if displaced.is_empty() {
+            return Ok(Compacted { removed: 0, kept });
         }
         let copied = self.copy_shared(epoch, &displaced, mark).await;
         if !matches!(copied, Ok(true)) {
@@ -99,17 +109,17 @@ impl LogWriter {
             let () = redis::cmd("UNLINK").arg(copy).query_async(&mut self.connection).await?;
         }
         match copied? {
-            true => Ok(Compacted { removed, kept: self.shared_length(epoch).await? }),
+            true => Ok(Compacted { removed: displaced.len(), kept }),
             false => Ok(Compacted::default()),
         }
     }
 
-    /// The displaced entries, oldest last, and the newest commit that displaced one.
-    async fn displaced(&mut self, epoch: &Epoch, upto: Lsn) -> Result<(Vec<Position>, Lsn), LogError> {
+    async fn displaced(&mut self, epoch: &Epoch, upto: Lsn) -> Result<Found, LogError> {
         let shared = self.keys.bucket(epoch, &Bucket::Shared);
         let (mut displacement, mut displaced) = (Displacement::default(), Vec::new());
         let mut before = Position::last_of(upto).to_string();
-        while !displacement.is_full() {
+        let mut kept = 0;
+        loop {
             let found: Vec<StoredEntry> = redis::cmd("XREVRANGE")
                 .arg((&shared, &before, "-", "COUNT", STEP))
                 .query_async(&mut self.connection)
@@ -118,12 +128,17 @@ impl LogWriter {
             before = format!("({oldest}");
             for (id, fields) in &found {
                 let entry = entry::decode(id, fields)?;
-                if displacement.displaces(&entry) {
-                    displaced.push(entry.position);
+                match displacement.displaces(&entry) {
+                    true => displaced.push(entry.position),
+                    false => kept += 1,
                 }
             }
+            if displacement.is_full() {
+                kept = self.shared_length(epoch).await?.saturating_sub(displaced.len());
+                break;
+            }
         }
-        Ok((displaced, displacement.mark))
+        Ok(Found { displaced, mark: displacement.mark, kept })
     }
 
     /// Copies what is not displaced and swaps; false when the bucket grows faster than it is copied.

@@ -18,6 +18,7 @@ pub mod reader;
 pub mod record;
 mod script;
 pub mod state;
+pub mod survey;
 mod sweep;
 mod trim;
 pub mod writer;

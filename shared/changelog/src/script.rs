@@ -243,10 +243,8 @@ redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', redis.call('TIME')[1])
 return redis.call('ZRANGE', KEYS[1], 0, -1)
 ";
 
-/// KEYS: token, state. ARGV: token, epoch, end. Notes a watermark's end on the connection that then asks what is on disk.
-///
-/// Only where the log still reaches so far: a server that was restarted or promoted without its last moments would vouch
-/// for what it never had.
+/// KEYS: token, state. ARGV: token, epoch, end. Notes a watermark's end on the connection that then asks what is on disk,
+/// if the log reaches so far: a server that lost its tail can vouch only for what it still has.
 const PROVE: &str = r"
 local refused = check_token(KEYS[1], ARGV[1])
 if refused then return refused end
@@ -254,8 +252,8 @@ local state = redis.call('HMGET', KEYS[2], 'epoch', 'end')
 if state[1] ~= ARGV[2] then
   return redis.error_reply('DIVERGED the epoch changed')
 end
-if pad(ARGV[3]) > pad(state[2]) then
-  return redis.error_reply('DIVERGED the watermark fell back to ' .. state[2])
+if pad(state[2]) < pad(ARGV[3]) then
+  return redis.error_reply('DIVERGED the watermark fell back')
 end
 redis.call('HSET', KEYS[2], 'proven', ARGV[3])
 ";

@@ -26,14 +26,13 @@ pub struct LogWriter {
     pub(crate) keys: Keys,
     pub(crate) token: i64,
     pub(crate) scripts: Scripts,
-    client: Client,
+    client: ClientId,
 }
 
-/// A connection as the server knows it.
-#[derive(Debug)]
-struct Client {
-    /// The server's process: another one numbers its connections anew.
-    server: String,
+/// A connection as its server knows it. Numbers begin anew when a server does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ClientId {
+    run: String,
     number: i64,
 }
 
@@ -45,7 +44,7 @@ impl LogWriter {
     pub async fn claim(mut connection: Connection, tenant: &TenantId, token: i64) -> Result<Self, LogError> {
         let (keys, scripts) = (Keys::new(tenant), Scripts::new());
         let () = scripts.claim.key(keys.token()).arg(token).invoke_async(&mut connection).await?;
-        let client = Client::of(&mut connection).await?;
+        let client = client_id(&mut connection).await?;
         Ok(LogWriter { connection, keys, token, scripts, client })
     }
 
@@ -57,9 +56,9 @@ impl LogWriter {
     /// # Errors
     /// `Unavailable` while Redis cannot be asked.
     pub async fn reconnect(&mut self, mut connection: Connection) -> Result<(), LogError> {
-        let client = Client::of(&mut connection).await?;
-        // In another process the connection cannot go on, and its number may be somebody else's.
-        if client.server == self.client.server {
+        let client = client_id(&mut connection).await?;
+        // Of an earlier run nothing is left, and its numbers belong to others now.
+        if client.run == self.client.run {
             // An answer of 0: it has ended already.
             let kill = redis::cmd("CLIENT").arg("KILL").arg("ID").arg(self.client.number).to_owned();
             let _: i64 = kill.query_async(&mut connection).await?;
@@ -181,11 +180,9 @@ impl LogWriter {
     }
 }
 
-impl Client {
-    async fn of(connection: &mut Connection) -> Result<Self, LogError> {
-        let info: String = redis::cmd("INFO").arg("server").query_async(connection).await?;
-        let server = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default();
-        let number = redis::cmd("CLIENT").arg("ID").query_async(connection).await?;
-        Ok(Client { server: server.to_owned(), number })
-    }
+async fn client_id(connection: &mut Connection) -> Result<ClientId, LogError> {
+    let info: String = redis::cmd("INFO").arg("server").query_async(connection).await?;
+    let run = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default();
+    let number = redis::cmd("CLIENT").arg("ID").query_async(connection).await?;
+    Ok(ClientId { run: run.trim().to_owned(), number })
 }

@@ -54,6 +54,11 @@ impl Readiness {
         self.set(component, Status::NotReady { reason: reason.into() });
     }
 
+    /// Takes a component back that nobody looks at any more.
+    pub fn forget(&self, component: &str) {
+        self.components.lock().unwrap_or_else(PoisonError::into_inner).remove(component);
+    }
+
     /// Ready is who has components none of which is not ready: a service that knows none is still starting.
     pub fn report(&self) -> Report {
         let components = self.components.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -87,6 +87,41 @@ fn outcome(ended: Ended) -> SessionError {
 }
 
 impl SessionError {
+    /// What failed, as a constant word: the value of a metric's label.
+    pub fn word(&self) -> &'static str {
+        match self {
+            SessionError::Connect(_) | SessionError::Tls(_) | SessionError::Postgres(_) => "postgres",
+            SessionError::Silent | SessionError::Closed => "postgres",
+            SessionError::Catalog(_) => "tables",
+            SessionError::Lookout(error) | SessionError::Pipeline(PipelineError::Lookout(error)) => {
+                match error {
+                    LookoutError::Catalog(_) | LookoutError::TablesChanged(_) => "tables",
+                    LookoutError::Superseded => "fenced",
+                    LookoutError::Postgres(_) | LookoutError::Snapshot(_) | LookoutError::Silent => {
+                        "postgres"
+                    }
+                }
+            }
+            SessionError::Wal(_) => "replication",
+            SessionError::Log(error)
+            | SessionError::Gate(GateError::Log(error))
+            | SessionError::Pipeline(PipelineError::Log(error)) => match error {
+                LogError::Fenced => "fenced",
+                LogError::Diverged(_) | LogError::Corrupt(_) => "diverged",
+                LogError::OutOfMemory(_)
+                | LogError::Unavailable(_)
+                | LogError::Forbidden(_)
+                | LogError::Evicting(_) => "redis",
+            },
+            SessionError::Pipeline(_) => "stream",
+            SessionError::Gate(_) => "postgres",
+            SessionError::ForeignSlot(_) | SessionError::SlotKeepsVanishing { .. } => "slot",
+            SessionError::Guard(GuardError::SlotTaken(_)) => "slot",
+            SessionError::Guard(_) => "postgres",
+            SessionError::Panicked => "panic",
+        }
+    }
+
     fn is_consequence(&self) -> bool {
         matches!(
             self,

@@ -86,6 +86,7 @@ pub async fn take_over(session: &Session, sql: &Client) -> Result<Taken, Session
         Some(record) => LogEnd { newest: record.commit, written: record.written },
         None => LogEnd { newest: state.base, written: 0 },
     };
+    session.metrics.take_overs.with_label_values(&[session.tenant.id.as_str()]).inc();
     tracing::info!(
         tenant = %session.tenant.id, slot = name, epoch = %state.epoch, token, %confirmed, newest = %end.newest,
         watermark = %state.watermark.commit, "took the tenant over"
@@ -125,7 +126,11 @@ async fn ensure_slot(
         within(replication.drop_slot(name)).await?;
     }
     tracing::info!(%tenant, slot = name, why, "creating the slot; this waits for running transactions to end");
+    let waits = "creating the replication slot, which waits for every running transaction to end; if it takes long, look \
+                 for the oldest xact_start in pg_stat_activity";
+    session.readiness.not_ready(tenant.to_string(), waits);
     replication.create_slot(name).await?;
+    session.metrics.slots_created.with_label_values(&[tenant.as_str()]).inc();
     Ok(Some(why))
 }
 

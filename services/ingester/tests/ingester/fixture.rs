@@ -138,6 +138,18 @@ impl Tenant {
         .await
     }
 
+    /// Everything of a bucket, begun again by another ingester as often as one ends meanwhile.
+    pub async fn entries_or_end(&self, running: &mut Running, bucket: Bucket) -> Vec<Entry> {
+        let buckets = [bucket];
+        loop {
+            tokio::select! {
+                entries = self.entries(&buckets) => return entries,
+                _ = &mut running.task => {}
+            }
+            *running = self.ingest_again().await;
+        }
+    }
+
     /// Everything that readers of these buckets may see.
     pub async fn entries(&self, buckets: &[Bucket]) -> Vec<Entry> {
         let state = self.caught_up().await;

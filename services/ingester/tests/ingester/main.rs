@@ -1,18 +1,24 @@
 //! The ingester against real PostgreSQL and Redis.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod exposition;
 mod fixture;
 mod fuzz;
+mod process;
 mod scripts;
 
 mod alter;
+mod canary;
 mod cap;
 mod compact;
 mod decoder;
+mod documents;
 mod fencing;
 mod log;
+mod metrics;
 mod outage;
 mod partitions;
+mod power;
 mod refusals;
 mod restart;
 mod rollback;

@@ -1,0 +1,84 @@
+//! A tenant in, its ingester as a real process with an admin port out.
+
+use std::time::Duration;
+
+use posduif_provision::free_port;
+use posduif_testkit::{Process, Scratch, binaries, eventually};
+
+use crate::{
+    exposition::{Scrape, parse},
+    fixture::{SOON, Tenant},
+};
+
+/// `posduif-ingester` for one tenant.
+pub struct Ingester {
+    pub process: Process,
+    base: String,
+    _scratch: Scratch,
+}
+
+impl Ingester {
+    /// Starts it with the addresses given, whatever the tenant's own are.
+    pub async fn start_with(postgres: &str, redis: &str, tables: &str, level: &str) -> Self {
+        let (scratch, port) = (Scratch::new(), free_port().unwrap());
+        let file = scratch.join("config.yaml");
+        let yaml = format!(
+            "tenants: [{{url: '{postgres}'}}]\nredis: {{url: '{redis}', connect_timeout: 500ms, response_timeout: 500ms}}\n\
+             admin: {{ingester_bind: '127.0.0.1:{port}'}}\nlog: {{level: {level}}}\n\
+             sync: {{tables: {tables}, wal: {{heartbeat_interval: 500ms, confirm_delay: 0s, read_interval: 200ms}}}}"
+        );
+        std::fs::write(&file, yaml).unwrap();
+        let program = binaries::path("posduif-ingester").await;
+        let process = Process::command(program).arg("--config").arg(&file).spawn();
+        let ingester = Ingester { process, base: format!("http://127.0.0.1:{port}"), _scratch: scratch };
+        ingester.ready().await;
+        ingester
+    }
+
+    pub async fn start(tenant: &Tenant) -> Self {
+        let redis = tenant.session.redis.url.expose().to_owned();
+        Self::start_with(tenant.database.url(), &redis, "[]", "info").await
+    }
+
+    async fn get(&self, path: &str) -> anyhow::Result<String> {
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
+        Ok(client.get(format!("{}{path}", self.base)).send().await?.text().await?)
+    }
+
+    /// What `/metrics` says now; it must follow the rules.
+    pub async fn scrape(&self) -> Scrape {
+        let text = self.get("/metrics").await.unwrap();
+        parse(&text).unwrap_or_else(|problem| panic!("{problem}\n{text}"))
+    }
+
+    /// Waits until a scrape fits, and returns what `found` found in it.
+    pub async fn until<T>(&self, what: &str, mut found: impl FnMut(&Scrape) -> Option<T>) -> T {
+        eventually(3 * SOON, what, async || Ok(found(&self.scrape().await))).await
+    }
+
+    /// What `/readyz` says now.
+    pub async fn readiness(&self) -> anyhow::Result<serde_json::Value> {
+        Ok(serde_json::from_str(&self.get("/readyz").await?)?)
+    }
+
+    /// Waits for a component's reason that contains `part`, with this status.
+    pub async fn says(&self, component: &str, status: &str, part: &str) {
+        eventually(3 * SOON, &format!("{component} is {status}: {part}"), async || {
+            let report = self.readiness().await?;
+            let of = &report["components"][component];
+            let reason = of["reason"].as_str().unwrap_or_default();
+            anyhow::ensure!(of["status"] == status && reason.contains(part), "{report}");
+            Ok(Some(()))
+        })
+        .await;
+    }
+
+    pub async fn ready(&self) {
+        eventually(3 * SOON, "the ingester is ready", async || {
+            let report = self.readiness().await?;
+            anyhow::ensure!(report["ready"] == true, "{report}");
+            Ok(Some(()))
+        })
+        .await;
+    }
+}

@@ -1,0 +1,120 @@
+//! A report in, a table with what to act on below it out.
+
+use std::fmt::Write;
+
+use super::report::{Report, TenantReport};
+
+const HEAD: [&str; 9] =
+    ["TENANT", "STATE", "LAG", "BEHIND", "SLOT", "WAL KEPT", "WATERMARK", "LOG", "DEVICES"];
+
+/// The report for people.
+pub fn render(report: &Report) -> String {
+    let rows: Vec<[String; 9]> =
+        std::iter::once(HEAD.map(str::to_owned)).chain(report.tenants.iter().map(row)).collect();
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let mut out = String::new();
+    for row in &rows {
+        let cells = row.iter().enumerate().map(|(column, cell)| format!("{cell:<0$}", width(column)));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        push(&mut out, format_args!("{}", line.trim_end()));
+    }
+    for tenant in &report.tenants {
+        details(tenant, &mut out);
+    }
+    for orphan in &report.orphan_slots {
+        let (slot, database) = (&orphan.slot, orphan.database.as_deref().unwrap_or("no database"));
+        let kept = bytes(orphan.retained_bytes.map(i64::unsigned_abs));
+        push(
+            &mut out,
+            format_args!(
+                "\norphan slot {slot} ({database}) keeps {kept} of WAL and belongs to no configured tenant; where no other \
+                 installation uses it: SELECT pg_drop_replication_slot('{slot}')"
+            ),
+        );
+    }
+    out
+}
+
+fn row(tenant: &TenantReport) -> [String; 9] {
+    let (database, log) = (tenant.database.as_ref(), tenant.log.as_ref());
+    let slot = database.and_then(|database| database.slot.as_ref());
+    let state = match (tenant.ok, tenant.warnings.is_empty()) {
+        (true, true) => "ok",
+        (true, false) => "ok, warnings",
+        (false, _) => "problem",
+    };
+    let slot_state = slot.map(|slot| match (slot.active, slot.wal_status.as_deref()) {
+        (_, Some("lost")) => "lost",
+        (true, _) => "active",
+        (false, _) => "inactive",
+    });
+    let devices = database.and_then(|database| database.devices.as_ref()).map(|devices| {
+        format!("{} ({} in a day, {} revoked)", devices.enrolled, devices.seen_last_day, devices.revoked)
+    });
+    let log_size =
+        log.map(|log| format!("{}, {} shared", bytes(Some(log.retained_bytes)), log.shared_entries));
+    [
+        tenant.tenant.clone(),
+        state.to_owned(),
+        tenant.lag_seconds.map_or_else(unknown, |seconds| format!("{seconds:.1} s")),
+        bytes(tenant.lag_bytes),
+        slot_state.map_or_else(unknown, str::to_owned),
+        bytes(slot.and_then(|slot| slot.retained_bytes).map(i64::unsigned_abs)),
+        log.map_or_else(unknown, |log| log.watermark.clone()),
+        log_size.unwrap_or_else(unknown),
+        devices.unwrap_or_else(unknown),
+    ]
+}
+
+fn details(tenant: &TenantReport, out: &mut String) {
+    push(out, format_args!("\n{}: {}", tenant.tenant, tenant.verdict));
+    for problem in tenant.problems.iter().skip(1) {
+        push(out, format_args!("  problem: {}", problem.message));
+    }
+    for warning in &tenant.warnings {
+        push(out, format_args!("  warning: {}", warning.message));
+    }
+    for epoch in tenant.database.iter().flat_map(|database| &database.epoch_history) {
+        push(out, format_args!("  epoch of {}: {} ({})", epoch.opened_at, epoch.detail, epoch.reason));
+    }
+}
+
+fn push(out: &mut String, line: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _infallible = writeln!(out, "{line}");
+}
+
+fn unknown() -> String {
+    "-".to_owned()
+}
+
+/// A size with three digits.
+fn bytes(size: Option<u64>) -> String {
+    let Some(size) = size else { return unknown() };
+    let units = ["KiB", "MiB", "GiB", "TiB"];
+    let mut scaled = (size, 0, "B");
+    for unit in units {
+        if scaled.0 < 1024 {
+            break;
+        }
+        scaled = (scaled.0 / 1024, scaled.0 % 1024 * 10 / 1024, unit);
+    }
+    match scaled {
+        (whole, _, "B") => format!("{whole} B"),
+        (whole, tenth, unit) => format!("{whole}.{tenth} {unit}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        let shown = [0, 1_023, 1_024, 1_536, 16 << 20, 5 << 40].map(|size| bytes(Some(size)));
+        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "16.0 MiB", "5.0 TiB"]);
+    }
+}
