@@ -41,7 +41,7 @@ impl Upkeep {
     /// Runs until an error that waiting does not heal.
     ///
     /// # Errors
-    /// `Fenced` and `Diverged`: the log is no longer this session's.
+    /// `Fenced` and `Diverged`: the log is no longer this session's. `Corrupt`: the next one opens an epoch.
     pub async fn run(mut self) -> Result<(), LogError> {
         let mut timer = interval(self.retention.interval);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -55,7 +55,13 @@ impl Upkeep {
                 Ok(()) => self.link.succeeded(),
                 // A copy without room is not made; the trim that frees memory has run before it.
                 Err(LogError::OutOfMemory(_)) => {}
-                Err(error) => self.link.wait_out(error).await?,
+                Err(error) => {
+                    // It would be found by every session, and by readers; the log is only a copy.
+                    if let LogError::Corrupt(_) = error {
+                        self.link.writer.give_up(&self.epoch, &error.to_string()).await?;
+                    }
+                    self.link.wait_out(error).await?;
+                }
             }
             if pressed {
                 tokio::time::sleep(RELIEF).await;

@@ -49,12 +49,12 @@ pub async fn take_over(session: &Session, sql: &Client) -> Result<Taken, Session
     };
     // A server that drops what it likes is not written to at all; what else it may lack, the upkeep reports.
     durability::concerns(writer.connection()).await?;
-    let log = match writer.state().await {
+    let log = match readable(&mut writer).await {
         Err(LogError::Corrupt(what)) => {
-            tracing::error!(tenant = %session.tenant.id, what, "the log's state cannot be read");
+            tracing::error!(tenant = %session.tenant.id, what, "the log cannot be read");
             None
         }
-        state => state?,
+        log => log?,
     };
     // Only now: a predecessor may have come to know new partitions until then.
     let catalog = Catalog::load(sql, &session.rules, &session.wal.publication).await?;
@@ -92,6 +92,15 @@ pub async fn take_over(session: &Session, sql: &Client) -> Result<Taken, Session
         watermark = %state.watermark.commit, "took the tenant over"
     );
     Ok(Taken { state, end, token, confirmed, writer, halves, guard, catalog, lookout })
+}
+
+/// The state of a log that can be gone on with, as far as a session reads it at once.
+async fn readable(writer: &mut LogWriter) -> Result<Option<LogState>, LogError> {
+    let log = writer.state().await?;
+    if let Some(log) = &log {
+        writer.newest_commit(&log.epoch).await?;
+    }
+    Ok(log)
 }
 
 /// A command of the replication connection that PostgreSQL answers at once.

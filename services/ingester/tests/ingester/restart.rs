@@ -162,3 +162,35 @@ async fn a_take_over_that_waits_for_a_slot_ends_when_its_connection_does() {
     assert!(!reason.is_empty());
     drop(transaction);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_log_that_cannot_be_read_opens_an_epoch_and_stops_no_tenant() {
+    for running_meanwhile in [true, false] {
+        let mut tenant = Tenant::create(Servers::shared().await).await;
+        tenant.session.retention.interval = std::time::Duration::from_millis(100);
+        let running = tenant.ingest().await;
+        let bob = tenant.user("Bob").await;
+        let before = tenant.caught_up().await;
+        let mut running = Some(running).filter(|_| running_meanwhile);
+        let key = Keys::new(tenant.id()).commits(&before.epoch);
+        let mut redis = tenant.redis().await;
+        let found: Vec<(String, Vec<String>)> =
+            redis::cmd("XRANGE").arg(&key).arg("-").arg("+").query_async(&mut redis).await.unwrap();
+        let mut pipeline = redis::pipe();
+        pipeline.atomic().del(&key);
+        for (place, (id, fields)) in found.iter().enumerate() {
+            // The oldest while the ingester runs, which its upkeep reads; all of them before it starts.
+            let foreign = ["what".to_owned(), "is this".to_owned()];
+            let fields = if place == 0 || !running_meanwhile { &foreign[..] } else { fields };
+            pipeline.cmd("XADD").arg(&key).arg(id).arg(fields);
+        }
+        let () = pipeline.query_async(&mut redis).await.unwrap();
+        if let Some(running) = running.take() {
+            let reason = running.ended().await;
+            assert!(reason.contains("cannot be read"), "{reason}");
+        }
+        let _next = tenant.ingest_again().await;
+        tenant.message(bob, bob, "after").await;
+        assert_ne!(tenant.caught_up().await.epoch, before.epoch);
+    }
+}
