@@ -106,3 +106,27 @@ async fn a_redis_that_evicts_is_not_written_to_and_a_running_ingester_notices() 
     set("maxmemory-policy", "noeviction").await;
     let _next = tenant.ingest_again().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_nobody_used_for_too_long_is_replaced_and_the_history_says_why() {
+    let servers = Servers::private().await;
+    set(&servers, "idle_replication_slot_timeout = '1s'").await;
+    let tenant = Tenant::create(&servers).await;
+    let bob = tenant.user("Bob").await;
+    drop(tenant.ingest().await);
+    let epoch = tenant.state().await.epoch;
+    let admin = servers.admin().await;
+    eventually(3 * SOON, "the slot is invalidated", async || {
+        admin.batch_execute("CHECKPOINT").await?;
+        let sql = "SELECT FROM pg_replication_slots WHERE database = current_database() AND invalidation_reason = 'idle_timeout'";
+        Ok(tenant.client.query_opt(sql, &[]).await?.map(|_| ()))
+    })
+    .await;
+    let _next = tenant.ingest_again().await;
+    tenant.message(bob, bob, "after").await;
+    assert_eq!(tenant.entries(&[Bucket::User(bob)]).await.len(), 1);
+    assert_ne!(tenant.state().await.epoch, epoch);
+    let history = "SELECT detail FROM posduif_engine.epoch_history ORDER BY opened_at DESC LIMIT 1";
+    let detail: String = tenant.client.query_one(history, &[]).await.unwrap().get(0);
+    assert!(detail.contains("idle_timeout"), "{detail}");
+}
