@@ -51,7 +51,7 @@ pub async fn take_over(session: &Session, sql: &Client) -> Result<Taken, Session
     durability::concerns(writer.connection()).await?;
     let log = match readable(&mut writer).await {
         Err(LogError::Corrupt(what)) => {
-            tracing::error!(tenant = %session.tenant.id, what, "the log cannot be read");
+            tracing::error!(tenant = %session.tenant.id, what, "the log's state cannot be read");
             None
         }
         log => log?,
