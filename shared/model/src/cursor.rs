@@ -21,6 +21,10 @@ pub struct Cursor {
     pub epoch: Epoch,
     #[serde(rename = "r")]
     pub rules: RulesHash,
+    /// The server's timeline by the log's account. Within an epoch it may change, but not under a snapshot: its pages may
+    /// show what the promoted server never had.
+    #[serde(rename = "l")]
+    pub timeline: u32,
     #[serde(rename = "a")]
     pub at: Resume,
 }
@@ -158,6 +162,7 @@ mod tests {
         Cursor {
             epoch: Epoch::from_random(7),
             rules: RulesHash::from_stored("0011223344556677"),
+            timeline: 1,
             at: Resume::Table { from: Lsn::new(9), part: 1, after: Some(last) },
         }
     }

@@ -74,7 +74,7 @@ pub async fn next_page(app: &App, reader: &Reader<'_>, since: &Since) -> Result<
             log_page::read(reader, &state, from, replay).await?.ok_or(BEHIND)?
         }
     };
-    let cursor = Cursor { epoch: state.epoch, rules: state.rules, at: page.at };
+    let cursor = Cursor { epoch: state.epoch, rules: state.rules, timeline: state.timeline, at: page.at };
     let tail = Tail {
         cursor: app.cursors.seal(&cursor, &reader.tenant.id, reader.device, reader.user)?,
         lsn: page.lsn,

@@ -59,6 +59,11 @@ pub fn plan(since: &Since, state: &LogState, rules: &RulesHash) -> Result<Plan, 
     if cursor.epoch != state.epoch || cursor.rules != state.rules || from < state.floor {
         return Err(SyncError::Expired);
     }
+    // What a page showed, a standby that was promoted since need not have got, nor the ingester have decoded.
+    let shows_tables = matches!(cursor.at, Resume::Table { .. } | Resume::Mark { .. });
+    if shows_tables && cursor.timeline != state.timeline {
+        return Err(SyncError::Expired);
+    }
     match &cursor.at {
         Resume::Stream { commit } if *commit >= state.watermark.commit => Ok(Plan::Nothing),
         Resume::Stream { commit } => Ok(Plan::Log { after: *commit, replay: None }),
@@ -105,7 +110,7 @@ mod tests {
     }
 
     fn at(at: Resume) -> Since {
-        Since::Cursor(Cursor { epoch: Epoch::from_random(1), rules: rules(), at })
+        Since::Cursor(Cursor { epoch: Epoch::from_random(1), rules: rules(), timeline: 1, at })
     }
 
     fn stages(commit: u64) -> [Since; 4] {
@@ -128,6 +133,14 @@ mod tests {
             let other = LogState { epoch: Epoch::from_random(2), ..state() };
             assert!(matches!(plan(&since, &other, &rules()), Err(SyncError::Expired)), "{since:?}");
         }
+    }
+
+    #[test]
+    fn a_fail_over_ends_a_snapshot_in_its_tables_and_nothing_else() {
+        let promoted = LogState { timeline: 2, ..state() };
+        let is_expired =
+            stages(60).map(|since| matches!(plan(&since, &promoted, &rules()), Err(SyncError::Expired)));
+        assert_eq!(is_expired, [false, true, true, false]);
     }
 
     #[test]
