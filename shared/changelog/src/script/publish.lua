@@ -1,0 +1,18 @@
+-- KEYS: token, state, commits. ARGV: token, epoch, commit, end, heartbeat or '', floor or ''. Moves the watermark, never
+-- back and never past what the commit log has. The floor rises with it where a transaction was left out.
+local refused = check_token(KEYS[1], ARGV[1])
+if refused then return refused end
+local state = redis.call('HMGET', KEYS[2], 'epoch', 'commit', 'end', 'base', 'floor')
+if state[1] ~= ARGV[2] then
+  return redis.error_reply('DIVERGED the epoch changed')
+end
+if pad(ARGV[3]) < pad(state[2]) or pad(ARGV[4]) < pad(state[3]) then
+  return redis.error_reply('DIVERGED the watermark is ahead of this writer')
+end
+local newest = top(KEYS[3]) or (state[4] .. '-0')
+if padded(newest) < padded(ARGV[3] .. '-0') then
+  return redis.error_reply('DIVERGED the newest commit is ' .. newest)
+end
+redis.call('HSET', KEYS[2], 'commit', ARGV[3], 'end', ARGV[4])
+if ARGV[5] ~= '' then redis.call('HSET', KEYS[2], 'heartbeat', ARGV[5]) end
+if ARGV[6] ~= '' and pad(ARGV[6]) > pad(state[5]) then redis.call('HSET', KEYS[2], 'floor', ARGV[6]) end

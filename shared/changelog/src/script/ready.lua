@@ -1,0 +1,7 @@
+-- KEYS: token, state. ARGV: token, epoch. From now on the epoch serves snapshots.
+local refused = check_token(KEYS[1], ARGV[1])
+if refused then return refused end
+if redis.call('HGET', KEYS[2], 'epoch') ~= ARGV[2] then
+  return redis.error_reply('DIVERGED the epoch changed')
+end
+redis.call('HDEL', KEYS[2], 'unready_below')
