@@ -160,6 +160,12 @@ impl Tenant {
         }
     }
 
+    /// What the messages of a user say, in the order of the log.
+    pub async fn contents(&self, user: UserId) -> Vec<String> {
+        let entries = self.entries(&[Bucket::User(user)]).await;
+        entries.iter().map(|entry| content(&entry.changes[0].row)).collect()
+    }
+
     /// The operations of a bucket in short: what happened to which key.
     pub async fn operations(&self, bucket: Bucket) -> Vec<(Op, String)> {
         let entries = self.entries(&[bucket]).await;
@@ -191,4 +197,9 @@ impl Tenant {
             .await
             .unwrap()
     }
+}
+
+/// What the row of a message says.
+pub fn content(row: &str) -> String {
+    serde_json::from_str::<serde_json::Value>(row).unwrap()["content"].as_str().unwrap().to_owned()
 }

@@ -5,7 +5,7 @@ use std::{fs::OpenOptions, path::PathBuf, time::Duration};
 use posduif_model::Bucket;
 use posduif_testkit::Servers;
 
-use crate::fixture::Tenant;
+use crate::fixture::{Tenant, content};
 
 /// The part of the append-only file that Redis writes to.
 async fn append_only_file(tenant: &Tenant) -> PathBuf {
@@ -40,11 +40,7 @@ async fn a_tail_that_redis_lost_with_its_power_is_written_again_under_the_same_i
         servers.redis_mut().restart().await.unwrap();
         // It may have held its batch, or found that the log is not what it left; then another session begins.
         let found = tenant.entries_or_end(&mut running, Bucket::User(bob)).await;
-        let contents: Vec<String> = found
-            .iter()
-            .map(|entry| serde_json::from_str::<serde_json::Value>(&entry.changes[0].row).unwrap())
-            .map(|row| row["content"].as_str().unwrap().to_owned())
-            .collect();
+        let contents: Vec<String> = found.iter().map(|entry| content(&entry.changes[0].row)).collect();
         assert_eq!(contents, expected, "after {lost} bytes were lost");
         assert_eq!(tenant.state().await.epoch, epoch, "what PostgreSQL still had cost an epoch");
     }

@@ -91,14 +91,20 @@ async fn a_snapshot_does_not_end_before_the_log_holds_what_its_pages_saw() {
     assert_eq!((&page["has_more"], &page["snapshot"]), (&json!(false), &json!(true)));
 }
 
-#[tokio::test]
-async fn a_page_never_shows_a_row_that_a_crash_of_postgresql_takes_away() {
+/// Servers whose commits are not on disk for seconds, unless somebody insists.
+async fn lazy_servers() -> Servers {
     let mut servers = Servers::durable().await;
     let admin = servers.admin().await;
     for setting in ["synchronous_commit = off", "wal_writer_delay = '10s'"] {
         admin.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await.unwrap();
     }
     servers.postgres_mut().restart().await.unwrap();
+    servers
+}
+
+#[tokio::test]
+async fn a_page_never_shows_a_row_that_a_crash_of_postgresql_takes_away() {
+    let mut servers = lazy_servers().await;
     let api = Api::on(&servers, "").await;
     let (bob, jwt) = api.web_user("bob").await;
     let ann = api.phone(&jwt, "ann").await;
@@ -115,12 +121,7 @@ async fn a_page_never_shows_a_row_that_a_crash_of_postgresql_takes_away() {
 
 #[tokio::test]
 async fn what_was_acknowledged_survives_a_crash_where_commits_do_not_wait_for_the_disk() {
-    let mut servers = Servers::durable().await;
-    let admin = servers.admin().await;
-    for setting in ["synchronous_commit = off", "wal_writer_delay = '10s'"] {
-        admin.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await.unwrap();
-    }
-    servers.postgres_mut().restart().await.unwrap();
+    let mut servers = lazy_servers().await;
     let api = Api::on(&servers, "").await;
     let (_, jwt) = api.web_user("bob").await;
     let ann = api.phone(&jwt, "ann").await;
