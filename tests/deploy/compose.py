@@ -98,6 +98,12 @@ def no_secret_stands_in_a_file_or_in_the_environment():
     assert len(ignored) == len(COMPOSE["secrets"]), f"git ignores only {ignored}"
 
 
+def the_log_fits_into_the_memory_of_redis():
+    megabytes = int(re.search(r"^maxmemory (\d+)mb$", (ROOT / "deploy/docker/valkey.conf").read_text(), re.M)[1])
+    payload = CONFIG["sync"]["retention"]["max_bytes"] * len(CONFIG["tenants"])
+    assert payload * 4 / 3 < megabytes * 2**20, "the log would be halved under pressure instead of trimmed"
+
+
 def every_file_that_is_mounted_or_built_exists():
     for config in COMPOSE["configs"].values():
         assert (ROOT / config["file"]).is_file(), config
@@ -161,6 +167,7 @@ report.run(
     each_container_holds_only_the_secrets_it_uses,
     every_secret_file_that_is_named_is_mounted,
     no_secret_stands_in_a_file_or_in_the_environment,
+    the_log_fits_into_the_memory_of_redis,
     every_file_that_is_mounted_or_built_exists,
     health_checks_ask_the_ports_that_the_config_binds,
     config_has_only_keys_of_the_contract,
