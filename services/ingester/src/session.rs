@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use posduif_changelog::{Batch, LogWriter};
+use posduif_changelog::{Batch, LogError, LogWriter};
 use posduif_model::{Epoch, Lsn, rule::RuleSet};
 use posduif_runtime::{
     config::{RedisConfig, RetentionConfig, TenantConfig, WalConfig},
@@ -250,7 +250,14 @@ async fn unpublished(
 ) -> Result<VecDeque<Stored>, SessionError> {
     let mut waiting = VecDeque::new();
     loop {
-        let records = writer.commits(epoch, after, Lsn::new(u64::MAX), COMMITS_AT_ONCE).await?;
+        let records = match writer.commits(epoch, after, Lsn::new(u64::MAX), COMMITS_AT_ONCE).await {
+            Err(error @ LogError::Corrupt(_)) => {
+                // Every session would find it; the next one opens an epoch.
+                writer.give_up(epoch, &error.to_string()).await?;
+                return Err(error.into());
+            }
+            records => records?,
+        };
         let Some(last) = records.last() else {
             return Ok(waiting);
         };

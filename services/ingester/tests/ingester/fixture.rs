@@ -114,14 +114,24 @@ impl Tenant {
         Running { task }
     }
 
+    /// Starts an ingester once the slot is free, and waits until it ends.
+    pub async fn ends_again(&self) -> String {
+        self.slot_is_free().await;
+        self.spawn().ended().await
+    }
+
     /// Starts an ingester, again and again while the slot is still held by its predecessor.
     pub async fn ingest_again(&self) -> Running {
+        self.slot_is_free().await;
+        self.ingest().await
+    }
+
+    pub async fn slot_is_free(&self) {
         let active = "SELECT FROM pg_replication_slots WHERE database = current_database() AND active";
         eventually(SOON, "the slot is free", async || {
             Ok(self.client.query_opt(active, &[]).await?.is_none().then_some(()))
         })
         .await;
-        self.ingest().await
     }
 
     pub async fn state(&self) -> LogState {

@@ -68,11 +68,7 @@ async fn an_ingester_that_starts_while_redis_has_no_memory_frees_some_and_goes_o
             // A new epoch does not wait for the memory of the one before it either.
             tenant.session.rules = tenant.session.rules.clone().with_max_row_bytes(100_000);
         }
-        let active = "SELECT FROM pg_replication_slots WHERE database = current_database() AND active";
-        eventually(SOON, "the slot is free", async || {
-            Ok(tenant.client.query_opt(active, &[]).await?.is_none().then_some(()))
-        })
-        .await;
+        tenant.slot_is_free().await;
         let _next = tenant.spawn();
         eventually(SOON, "the session has begun", async || {
             let state = tenant.log.state().await?;

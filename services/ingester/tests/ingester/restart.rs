@@ -1,7 +1,7 @@
 //! Ingesters that die, and logs that lose something.
 
 use posduif_changelog::Keys;
-use posduif_model::Bucket;
+use posduif_model::{Bucket, Epoch};
 use posduif_testkit::{Servers, eventually};
 
 use crate::fixture::{SOON, Tenant};
@@ -159,6 +159,46 @@ async fn a_take_over_that_waits_for_a_slot_ends_when_its_connection_does() {
     drop(transaction);
 }
 
+/// Replaces entries of a tenant's commit log by ones that nobody can read.
+async fn spoil(tenant: &Tenant, epoch: &Epoch, spoils: impl Fn(usize, usize) -> bool) {
+    let key = Keys::new(tenant.id()).commits(epoch);
+    let mut redis = tenant.redis().await;
+    let found: Vec<(String, Vec<String>)> =
+        redis::cmd("XRANGE").arg(&key).arg("-").arg("+").query_async(&mut redis).await.unwrap();
+    let mut pipeline = redis::pipe();
+    pipeline.atomic().del(&key);
+    for (place, (id, fields)) in found.iter().enumerate() {
+        let foreign = ["what".to_owned(), "is this".to_owned()];
+        let fields = if spoils(place, found.len()) { &foreign[..] } else { fields };
+        pipeline.cmd("XADD").arg(&key).arg(id).arg(fields);
+    }
+    let () = pipeline.query_async(&mut redis).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_commit_that_cannot_be_read_is_not_met_again_and_again() {
+    let mut tenant = Tenant::create(Servers::shared().await).await;
+    tenant.session.wal.confirm_delay = std::time::Duration::from_secs(600);
+    let running = tenant.ingest().await;
+    let bob = tenant.user("Bob").await;
+    let before = tenant.caught_up().await;
+    tenant.message(bob, bob, "unpublished and unreadable").await;
+    tenant.message(bob, bob, "unpublished").await;
+    tenant.caught_up().await;
+    drop(running);
+    // As if these were stored and not yet published.
+    let state = Keys::new(tenant.id()).state();
+    let (commit, end) = (before.watermark.commit.get(), before.watermark.end.get());
+    let back = redis::cmd("HSET").arg((state, "commit", commit, "end", end)).to_owned();
+    let () = back.query_async(&mut tenant.redis().await).await.unwrap();
+    spoil(&tenant, &before.epoch, |place, length| place == length - 2).await;
+    let reason = tenant.ends_again().await;
+    assert!(reason.contains("cannot be read"), "{reason}");
+    let _next = tenant.ingest_again().await;
+    tenant.message(bob, bob, "after").await;
+    assert_ne!(tenant.caught_up().await.epoch, before.epoch);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_log_that_cannot_be_read_opens_an_epoch_and_stops_no_tenant() {
     for running_meanwhile in [true, false] {
@@ -168,19 +208,8 @@ async fn a_commit_log_that_cannot_be_read_opens_an_epoch_and_stops_no_tenant() {
         let bob = tenant.user("Bob").await;
         let before = tenant.caught_up().await;
         let mut running = Some(running).filter(|_| running_meanwhile);
-        let key = Keys::new(tenant.id()).commits(&before.epoch);
-        let mut redis = tenant.redis().await;
-        let found: Vec<(String, Vec<String>)> =
-            redis::cmd("XRANGE").arg(&key).arg("-").arg("+").query_async(&mut redis).await.unwrap();
-        let mut pipeline = redis::pipe();
-        pipeline.atomic().del(&key);
-        for (place, (id, fields)) in found.iter().enumerate() {
-            // The oldest while the ingester runs, which its upkeep reads; all of them before it starts.
-            let foreign = ["what".to_owned(), "is this".to_owned()];
-            let fields = if place == 0 || !running_meanwhile { &foreign[..] } else { fields };
-            pipeline.cmd("XADD").arg(&key).arg(id).arg(fields);
-        }
-        let () = pipeline.query_async(&mut redis).await.unwrap();
+        // The oldest while the ingester runs, which its upkeep reads; all of them before it starts.
+        spoil(&tenant, &before.epoch, |place, _| place == 0 || !running_meanwhile).await;
         if let Some(running) = running.take() {
             let reason = running.ended().await;
             assert!(reason.contains("cannot be read"), "{reason}");
