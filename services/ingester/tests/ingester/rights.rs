@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use posduif_changelog::{LogReader, Timeouts, pool};
 use posduif_testkit::{Servers, chaos::Proxy, eventually};
+use redis::aio::MultiplexedConnection;
 
 use crate::fixture::{SOON, Tenant};
 
@@ -11,17 +13,39 @@ const RIGHTS: &str = "AUTH CLIENT|ID CLIENT|KILL HELLO SELECT PING INFO TIME EVA
                       HGETALL HMGET HSET HDEL HINCRBY DEL UNLINK XADD XRANGE XREVRANGE XLEN XTRIM RENAME SADD SSCAN SCAN \
                       ZADD ZRANGE ZREMRANGEBYSCORE EXPIRE";
 
+/// Of `posduif status`.
+const LOOKING: &str =
+    "AUTH HELLO SELECT PING UNWATCH TIME INFO MULTI EXEC HGETALL XRANGE XREVRANGE XLEN ZRANGE";
+
+async fn allow(redis: &mut MultiplexedConnection, name: &str, rights: &str) {
+    let mut user = redis::cmd("ACL");
+    user.arg(("SETUSER", name, "reset", "on", ">pw", "~posduif:*"));
+    for command in rights.split_whitespace() {
+        user.arg(format!("+{}", command.to_lowercase()));
+    }
+    let () = user.query_async(redis).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn to_look_at_a_log_takes_no_right_to_change_it() {
+    let servers = Servers::private().await;
+    let tenant = Tenant::create(&servers).await;
+    let _running = tenant.ingest().await;
+    allow(&mut tenant.redis().await, "operator", LOOKING).await;
+    let url = format!("redis://operator:pw@127.0.0.1:{}/0", servers.redis().port());
+    // One connection, so that every look checks the one before it.
+    let reader = LogReader::new(pool(url, 1, Timeouts::default()).unwrap(), tenant.id());
+    let state = reader.state().await.unwrap().unwrap();
+    reader.survey(&state.epoch).await.unwrap();
+    reader.concerns().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rights_that_the_documents_name_are_enough() {
     let mut servers = Servers::private().await;
     let mut tenant = Tenant::create(&servers).await;
     let mut redis = tenant.redis().await;
-    let mut user = redis::cmd("ACL");
-    user.arg(("SETUSER", "ingester", "reset", "on", ">pw", "~posduif:*"));
-    for command in RIGHTS.split_whitespace() {
-        user.arg(format!("+{}", command.to_lowercase()));
-    }
-    let () = user.query_async(&mut redis).await.unwrap();
+    allow(&mut redis, "ingester", RIGHTS).await;
     let proxy = Proxy::start(([127, 0, 0, 1], servers.redis().port()).into()).await;
     tenant.session.redis.url = format!("redis://ingester:pw@{}/0", proxy.address()).parse().unwrap();
     tenant.session.retention.interval = Duration::from_millis(50);

@@ -54,8 +54,12 @@ impl Api {
     }
 
     pub async fn on(servers: &Servers, sections: &str) -> Self {
+        Self::as_user_of_redis(servers, &servers.redis_url(), sections).await
+    }
+
+    /// The API logs in to Redis by this URL, the log is written by everybody's.
+    pub async fn as_user_of_redis(servers: &Servers, redis: &str, sections: &str) -> Self {
         let database = Database::create(servers).await;
-        let redis = servers.redis_url();
         let yaml = format!(
             "tenants: [{{url: '{}'}}]\nredis: {{url: '{redis}'}}\nauth: {{jwt_secret: '{SECRET}'}}\n{sections}",
             database.url()
@@ -71,7 +75,7 @@ impl Api {
         migrate(&mut sql, &rules, "posduif", None).await.unwrap();
 
         let tenant = config.tenants[0].id.clone();
-        let connection = connect(redis.as_str(), posduif_changelog::Timeouts::default()).await.unwrap();
+        let connection = connect(servers.redis_url(), posduif_changelog::Timeouts::default()).await.unwrap();
         let writer = LogWriter::claim(connection, &tenant, 1).await.unwrap();
         let mut log = Log { writer, epoch: Epoch::from_random(1), previous: Lsn::ZERO };
         log.open(2, insert_lsn(&sql).await, rules.hash().as_str(), None).await;

@@ -9,5 +9,6 @@ mod limits;
 mod login;
 mod messages;
 mod outgoing;
+mod rights;
 mod snapshot;
 mod tables;
