@@ -87,11 +87,18 @@ async fn nothing_new_is_an_empty_page_with_the_same_cursor_and_without_postgres(
                     WHERE application_name = 'posduif-sync-api' AND datname = current_database()";
         api.sql.query_one(sql, &[]).await.unwrap().get::<_, String>(0)
     };
+    // Also where the last page held a message whose arrival had to be noted.
+    let id = api.message(ann.user, ann.user, "to myself").await;
+    let row = json!({"id": id, "recipient_id": ann.user, "status": "pending_sync"});
+    api.commit(None, &[Bucket::User(ann.user)], &[put("messages", json!({"id": id}), row)]).await;
+    let page = ok(api.incoming(&ann, &cursor, 100)).await;
+    let cursor = page["cursor"].as_str().unwrap();
+    ok(api.incoming(&ann, cursor, 100)).await;
     let before = activity().await;
     assert_ne!(before, "");
     for _ in 0..10 {
-        let page = ok(api.incoming(&ann, &cursor, 100)).await;
-        assert_eq!(page["cursor"], cursor.as_str());
+        let page = ok(api.incoming(&ann, cursor, 100)).await;
+        assert_eq!(page["cursor"], cursor);
         assert_eq!(
             (&page["messages"], &page["users"], &page["changes"]),
             (&json!([]), &json!([]), &json!([]))
