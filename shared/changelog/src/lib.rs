@@ -4,6 +4,7 @@
 //! them together, and what a fail-over loses is always a tail of what was written.
 
 pub mod batch;
+pub mod commits;
 pub mod compact;
 pub mod connect;
 pub mod device_auth;
@@ -14,13 +15,17 @@ pub mod fold;
 pub mod key;
 mod lease;
 pub mod page;
+pub mod pending;
+pub mod presence;
 pub mod reader;
 pub mod record;
 mod script;
 pub mod state;
 pub mod survey;
 mod sweep;
+pub mod ticket;
 mod trim;
+pub mod wake;
 pub mod writer;
 
 pub use batch::Batch;

@@ -32,6 +32,8 @@ pub struct ApiError {
     message: Cow<'static, str>,
     /// For the log.
     cause: Option<Box<dyn Error + Send + Sync>>,
+    /// Seconds after which a caller that was turned away tries again.
+    retry_after: u64,
 }
 
 /// The one place where a code gets its status.
@@ -52,7 +54,13 @@ const fn status_of(code: Code) -> StatusCode {
 
 impl ApiError {
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        ApiError { code, message: message.into(), cause: None }
+        ApiError { code, message: message.into(), cause: None, retry_after: RETRY_SECONDS }
+    }
+
+    /// Callers that are turned away together shall not come back together.
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = seconds;
+        self
     }
 
     pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
@@ -129,7 +137,7 @@ impl ApiError {
         }});
         let mut response = HttpResponse::build(status);
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.insert_header((RETRY_AFTER, RETRY_SECONDS));
+            response.insert_header((RETRY_AFTER, self.retry_after));
         }
         response.json(body)
     }

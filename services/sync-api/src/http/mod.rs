@@ -7,11 +7,13 @@ pub(crate) mod extract;
 pub(crate) mod limits;
 pub(crate) mod request;
 
+mod devices;
 mod enrollment;
 mod health;
 mod instructions;
 mod login;
 mod messages;
+mod sse;
 mod sync;
 mod users;
 

@@ -6,6 +6,8 @@ mod errors;
 mod fixture;
 mod incoming;
 mod limits;
+mod listener;
+mod live;
 mod login;
 mod messages;
 mod outgoing;

@@ -8,7 +8,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
-use super::{duration, error::Problems, public_url::PublicUrl};
+use super::{duration, error::Problems, public_url::PublicUrl, sse::SseConfig};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -31,6 +31,7 @@ pub struct ApiConfig {
     pub snapshot_wait: Duration,
     /// Connections per tenant.
     pub db_pool_size: usize,
+    pub sse: SseConfig,
 }
 
 impl Default for ApiConfig {
@@ -44,6 +45,7 @@ impl Default for ApiConfig {
             shutdown_deadline: Duration::from_secs(30),
             snapshot_wait: Duration::from_secs(10),
             db_pool_size: 8,
+            sse: SseConfig::default(),
         }
     }
 }
@@ -67,6 +69,7 @@ impl ApiConfig {
             Duration::from_millis(100)..=Duration::from_secs(60),
         );
         problems.range("api.db_pool_size", self.db_pool_size, 1..=512);
+        self.sse.check(problems);
     }
 }
 
