@@ -7,6 +7,7 @@ pub mod devices;
 pub mod enrollment_tokens;
 pub mod error;
 pub mod messages;
+pub mod presence;
 pub mod snapshot;
 pub mod sync_metadata;
 pub mod users;
