@@ -16,7 +16,8 @@ CREATE TABLE posduif_engine.upload_receipts (
 CREATE INDEX upload_receipts_by_age ON posduif_engine.upload_receipts (created_at);
 
 -- Who wrote the newest uploaded version of a row, which decides between equal times, and which rows were deleted when.
--- Where a row has another version in its own column, that one counts, and nobody is its writer. Rows go after 90 days.
+-- Where a row has another version in its own column, that one counts, and nobody is its writer. Writers are forgotten after
+-- a week, tombstones after 90 days.
 CREATE TABLE posduif_engine.row_versions (
     table_name text NOT NULL,
     -- SHA-256 of the JSON array of the primary key's values: of one size, however long a key is.
@@ -30,7 +31,8 @@ CREATE TABLE posduif_engine.row_versions (
     written_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (table_name, key)
 );
-CREATE INDEX row_versions_by_age ON posduif_engine.row_versions (written_at);
+CREATE INDEX row_versions_writers_by_age ON posduif_engine.row_versions (written_at) WHERE NOT deleted;
+CREATE INDEX row_versions_tombstones_by_age ON posduif_engine.row_versions (written_at) WHERE deleted;
 
 -- Leaves a tombstone for every row that a statement deletes, so that no older write of a device brings it back. Its version is
 -- later than that of the row, which a device whose clock is ahead may have put into the future. Arguments: the columns of
