@@ -7,6 +7,7 @@ pub mod metrics;
 pub mod content;
 pub mod credential;
 pub mod declaration;
+pub mod username;
 
 pub mod store;
 

@@ -18,7 +18,8 @@ use crate::{
     declaration::Unusable,
     enrollment::EnrollmentError,
     store::StoreError,
-    sync::SyncError,
+    sync::{SyncError, outgoing::UploadError, upload::InvalidUploadId},
+    username::InvalidUsername,
 };
 
 /// Seconds after which a caller tries again when a dependency is away.
@@ -245,6 +246,28 @@ impl From<EnrollmentError> for ApiError {
 impl From<InvalidContent> for ApiError {
     fn from(error: InvalidContent) -> Self {
         ApiError::new(error.code(), error.to_string())
+    }
+}
+
+impl From<InvalidUsername> for ApiError {
+    fn from(error: InvalidUsername) -> Self {
+        ApiError::invalid(error.to_string())
+    }
+}
+
+impl From<InvalidUploadId> for ApiError {
+    fn from(error: InvalidUploadId) -> Self {
+        ApiError::invalid(error.to_string())
+    }
+}
+
+impl From<UploadError> for ApiError {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::NameTaken => ApiError::new(Code::Conflict, error.to_string()),
+            UploadError::InvalidId(error) => error.into(),
+            UploadError::Store(error) => error.into(),
+        }
     }
 }
 
