@@ -11,6 +11,7 @@ mod outbox;
 mod staging;
 mod state;
 mod triggers;
+mod upload;
 
 use std::path::Path;
 
@@ -19,7 +20,9 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use crate::{error::Result, table::Table};
 
 pub(crate) use identity::connect;
-pub(crate) use state::{Enrollment, skipped, tables};
+pub(crate) use outbox::waiting;
+pub(crate) use state::{Enrollment, last_synced, skipped, tables};
+pub(crate) use upload::NextUpload;
 
 /// Compiled statements that are kept: some for each synced table.
 const STATEMENTS: usize = 256;

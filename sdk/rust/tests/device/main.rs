@@ -4,9 +4,11 @@
 
 mod catch_up;
 mod enrolment;
+mod live;
 mod outbox;
 mod refusal;
 mod rules;
 mod server;
 mod snapshot;
+mod upload;
 mod write_rules;
