@@ -9,6 +9,7 @@ mod identity;
 mod install;
 mod outbox;
 mod staging;
+mod stamp;
 mod state;
 mod triggers;
 mod upload;

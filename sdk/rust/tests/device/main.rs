@@ -6,6 +6,7 @@ mod catch_up;
 mod enrolment;
 mod live;
 mod outbox;
+mod owned;
 mod refusal;
 mod rules;
 mod server;
