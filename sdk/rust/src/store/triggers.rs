@@ -226,7 +226,6 @@ impl Triggers<'_> {
             quoted(&table.local_name),
             same_key(table, "t", "NEW")
         );
-        self.refuse("owner_insert", "BEFORE INSERT", &met, &why);
         // A row that was inserted here without an owner is given its owner by the insert's trigger.
         let new_here = format!(
             "OLD.{name} IS NULL AND NEW.{name} IS {USER} AND EXISTS
@@ -236,7 +235,10 @@ impl Triggers<'_> {
         );
         let of_another = format!(" AND OLD.{name} IS NOT {USER}");
         self.refuse("owner_update", "BEFORE UPDATE", &format!("{of_another} AND NOT ({new_here})"), &why);
-        self.refuse("owner_delete", "BEFORE DELETE", &of_another, &why);
+        if table.list.is_none() {
+            self.refuse("owner_insert", "BEFORE INSERT", &met, &why);
+            self.refuse("owner_delete", "BEFORE DELETE", &of_another, &why);
+        }
     }
 
     fn message_rules(&mut self) {

@@ -4,10 +4,12 @@
 
 mod catch_up;
 mod enrolment;
+mod ledger;
 mod live;
 mod outbox;
 mod owned;
 mod refusal;
+mod resume;
 mod rules;
 mod server;
 mod snapshot;

@@ -56,10 +56,13 @@ pub struct Request {
     pub bytes: Vec<u8>,
 }
 
+type Handler = Box<dyn FnMut(&Request) -> Option<Answer> + Send>;
+
 #[derive(Default)]
 struct Script {
     answers: HashMap<&'static str, VecDeque<Answer>>,
     requests: Vec<Request>,
+    handler: Option<Handler>,
 }
 
 pub struct Server {
@@ -129,6 +132,11 @@ impl Server {
     pub fn refuse(&self, route: &'static str, status: u16, code: &str) {
         let error = json!({"error": {"code": code, "message": code, "details": null, "request_id": "r"}});
         self.answer(route, Answer::Json(status, error));
+    }
+
+    /// Answers what no test queued an answer for; `None` leaves it to the default.
+    pub fn handle(&self, handler: impl FnMut(&Request) -> Option<Answer> + Send + 'static) {
+        self.script.lock().unwrap().handler = Some(Box::new(handler));
     }
 
     /// The next stream that a device opens: greeted already, fed by what is sent here.
@@ -249,7 +257,8 @@ async fn serve(stream: TcpStream, script: Arc<Mutex<Script>>, hanging: Arc<Notif
         let answer = {
             let mut script = script.lock().unwrap();
             let queued = script.answers.get_mut(request.route.as_str()).and_then(VecDeque::pop_front);
-            let answer = queued.unwrap_or_else(|| default_answer(&request));
+            let handled = || script.handler.as_mut().and_then(|handler| handler(&request));
+            let answer = queued.or_else(handled).unwrap_or_else(|| default_answer(&request));
             script.requests.push(request);
             answer
         };
