@@ -190,6 +190,12 @@ impl Device {
         messenger::rejected(&self.connection())
     }
 
+    /// Takes a write off the list of [`rejected`](Self::rejected) ones, once the user knows. Returns whether it was
+    /// there.
+    pub fn dismiss_rejected(&self, seq: i64) -> Result<bool> {
+        Ok(self.connection().execute("DELETE FROM posduif_rejected WHERE seq = ?1", [seq])? > 0)
+    }
+
     /// Tables that the server syncs and this device could not keep, with the reasons.
     pub fn skipped_tables(&self) -> Result<Vec<SkippedTable>> {
         store::skipped(&self.connection())

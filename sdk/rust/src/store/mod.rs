@@ -4,6 +4,8 @@
 //! page before its cursor is sent back. Hence `synchronous = FULL` in WAL mode, where each commit is flushed.
 
 mod apply;
+#[cfg(test)]
+mod full;
 mod hold;
 mod identity;
 mod install;
