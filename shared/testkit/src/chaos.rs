@@ -92,6 +92,11 @@ impl Proxy {
     pub fn cut_after_bytes(&self, bytes: u64, direction: Direction) {
         self.faults.left(direction).store(bytes, Ordering::SeqCst);
     }
+
+    /// Takes a cut back that [`Proxy::cut_after_bytes`] announced; gives whether it had not come yet.
+    pub fn heal(&self, direction: Direction) -> bool {
+        self.faults.left(direction).swap(UNLIMITED, Ordering::SeqCst) != UNLIMITED
+    }
 }
 
 impl Drop for Proxy {
