@@ -13,4 +13,10 @@ mod site;
 #[allow(dead_code, reason = "the tests of the ring use more of it")]
 mod web;
 
+mod ledger;
+mod shape;
+mod watch;
+mod writer;
+
 mod cut;
+mod snapshots;

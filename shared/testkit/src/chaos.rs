@@ -93,9 +93,9 @@ impl Proxy {
         self.faults.left(direction).store(bytes, Ordering::SeqCst);
     }
 
-    /// Takes a cut back that [`Proxy::cut_after_bytes`] announced; gives whether it had not come yet.
-    pub fn heal(&self, direction: Direction) -> bool {
-        self.faults.left(direction).swap(UNLIMITED, Ordering::SeqCst) != UNLIMITED
+    /// Takes a cut back that [`Proxy::cut_after_bytes`] announced, if it has not come yet.
+    pub fn heal(&self, direction: Direction) {
+        self.faults.left(direction).store(UNLIMITED, Ordering::SeqCst);
     }
 }
 
