@@ -7,6 +7,9 @@
 
 mod run;
 
+mod dns;
+
+mod balancer;
 mod phone;
 mod site;
 #[path = "../ring/web.rs"]
@@ -19,4 +22,5 @@ mod watch;
 mod writer;
 
 mod cut;
+mod replicas;
 mod snapshots;
