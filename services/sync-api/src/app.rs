@@ -23,6 +23,7 @@ use crate::{
     },
     declaration::{self, Unusable},
     store::Database,
+    sync::admission::Admission,
     tenant::Tenant,
 };
 
@@ -48,6 +49,8 @@ pub struct App {
     pub cursors: CursorKey,
     /// Checks passwords outside of the workers.
     pub passwords: Passwords,
+    /// Keeps snapshots from taking all of PostgreSQL.
+    pub admission: Admission,
     pub clock: Clock,
     pub api: ApiConfig,
     pub auth: AuthConfig,
@@ -106,6 +109,7 @@ impl App {
             jwt: Jwt::new(secret, config.auth.jwt_expiration),
             cursors: CursorKey::derive(secret)?,
             passwords: Passwords::new(cores)?,
+            admission: Admission::new(config.api.snapshot_connections),
             clock,
             api: config.api.clone(),
             auth: config.auth.clone(),

@@ -107,7 +107,12 @@ async fn attempt(
     };
     if let Outcome::Enrolled(_) = outcome {
         devices::set_token(&transaction, &candidate.device, &device_token.hash()).await?;
-        if let Err(error) = tenant.device_auth.forget(&candidate.device).await {
+        let forgotten = async {
+            tenant.device_auth.forget(&candidate.device).await?;
+            // A reinstalled app has nothing of what the earlier one confirmed.
+            tenant.log.forget_position(&candidate.device).await
+        };
+        if let Err(error) = forgotten.await {
             return Ok(Outcome::Refused(error.into()));
         }
         *may_be_stored = true;

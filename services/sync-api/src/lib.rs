@@ -9,6 +9,8 @@ pub mod credential;
 pub mod declaration;
 
 pub mod store;
+
+pub mod sightings;
 pub mod tenant;
 
 pub mod app;

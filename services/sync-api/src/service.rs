@@ -20,7 +20,7 @@ use crate::{
         routes,
     },
     metrics::RequestMetrics,
-    readiness,
+    readiness, sightings,
 };
 
 /// How long a client may take to send the head of a request.
@@ -45,6 +45,12 @@ pub fn start(config: &Config, tasks: &Tasks) -> Result<(), StartError> {
     let watch = readiness::watch(app.clone(), state, shutdown.clone());
     tasks.spawn("readiness", async {
         watch.await;
+        Ok(())
+    });
+    let written = (app.clone(), shutdown.clone());
+    tasks.spawn("sightings", async move {
+        let (app, shutdown) = written;
+        sightings::write_down(&app, app.api.last_seen_interval, shutdown).await;
         Ok(())
     });
     let serve = serve(app, public, requests, shutdown);

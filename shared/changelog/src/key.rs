@@ -59,6 +59,22 @@ impl Keys {
         format!("{}:leases", self.prefix)
     }
 
+    /// Hash: how far each device has confirmed, as `<epoch> <commit> <user> <milliseconds since 1970>`.
+    pub fn positions(&self) -> String {
+        format!("{}:positions", self.prefix)
+    }
+
+    /// Hash: the cursors of devices that keep none themselves.
+    pub fn held_cursors(&self) -> String {
+        format!("{}:held", self.prefix)
+    }
+
+    /// String: ids of 16 bytes each, of messages that a device got with the tables of its snapshot and that wait for
+    /// the word that they have arrived.
+    pub fn arriving(&self, epoch: &Epoch, device: &DeviceId) -> String {
+        format!("{}:{epoch}:arriving:{device}", self.prefix)
+    }
+
     /// Hash: what the API must know to authenticate a device without PostgreSQL.
     pub fn device_auth(&self, device: &DeviceId) -> String {
         format!("{}:device:{device}", self.prefix)
@@ -82,6 +98,9 @@ mod tests {
             keys.compacting(&epoch),
             keys.retired(),
             keys.leases(),
+            keys.positions(),
+            keys.held_cursors(),
+            keys.arriving(&epoch, &"d".parse().unwrap()),
             keys.device_auth(&"d".parse().unwrap()),
         ];
         assert!(names.iter().all(|name| name.starts_with("posduif:{t1}:")), "{names:?}");

@@ -3,6 +3,7 @@
 //! A tenant's keys all carry the hash tag `{tenant}`, so Redis Cluster keeps them on one shard: scripts change
 //! them together, and what a fail-over loses is always a tail of what was written.
 
+mod arriving;
 pub mod batch;
 pub mod compact;
 pub mod connect;
@@ -14,6 +15,7 @@ pub mod fold;
 pub mod key;
 mod lease;
 pub mod page;
+pub mod position;
 pub mod reader;
 pub mod record;
 mod script;
@@ -21,6 +23,7 @@ pub mod state;
 pub mod survey;
 mod sweep;
 mod trim;
+mod waiting;
 pub mod writer;
 
 pub use batch::Batch;
@@ -29,6 +32,7 @@ pub use entry::Entry;
 pub use error::LogError;
 pub use key::Keys;
 pub use page::Page;
+pub use position::Confirmed;
 pub use reader::LogReader;
 pub use record::CommitRecord;
 pub use state::{Heartbeat, LogState, Watermark};

@@ -88,7 +88,11 @@ impl LogReader {
         match (state, merged) {
             (None, _) => Ok(Read::Expired),
             (Some(state), _) if state.epoch != *epoch || state.floor > after => Ok(Read::Expired),
-            (Some(state), _) if state.watermark.commit < upto || state.compacted > upto => Ok(Read::Moved),
+            (Some(state), _) if state.watermark.commit < upto => Ok(Read::Moved),
+            // Only the bucket that everyone reads is compacted.
+            (Some(state), _) if state.compacted > upto && buckets.contains(&Bucket::Shared) => {
+                Ok(Read::Moved)
+            }
             (_, Merged::Page(page)) => Ok(Read::Page(page)),
             (_, Merged::Incomplete(commit)) => {
                 Err(LogError::Corrupt(format!("unbounded read cut at {commit}")))

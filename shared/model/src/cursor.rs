@@ -34,7 +34,12 @@ pub struct Cursor {
 pub enum Resume {
     /// Everything up to and including this commit is on the device.
     #[serde(rename = "s")]
-    Stream { commit: Lsn },
+    Stream {
+        commit: Lsn,
+        /// What coming back with this cursor proves to have arrived, if there is anything to note of it.
+        #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
+        confirms: Option<Confirms>,
+    },
     /// In the table pages of a snapshot that began when the watermark stood at `from`.
     #[serde(rename = "t")]
     Table {
@@ -53,7 +58,23 @@ pub enum Resume {
         commit: Lsn,
         /// The end of the WAL after the last table page: a replay that ends before it is not a state of PostgreSQL.
         until: Lsn,
+        /// Where the replay began.
+        from: Lsn,
+        /// Whether the snapshot so far holds messages whose arrival is to be noted.
+        #[serde(rename = "w", default)]
+        awaits: bool,
     },
+}
+
+/// Messages that wait for the word that they have arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirms {
+    /// They are in the log after this commit, up to the cursor's.
+    #[serde(rename = "f")]
+    pub from: Lsn,
+    /// They are also in the tables of the snapshot that began there.
+    #[serde(rename = "t", default)]
+    pub tables: bool,
 }
 
 /// The last row of a part of a snapshot that was sent.

@@ -30,6 +30,8 @@ pub struct ApiError {
     code: Code,
     /// For the caller: says what to change, nothing of the server's inside.
     message: Cow<'static, str>,
+    /// Seconds after which the caller may try again, where it may.
+    retry_after: u64,
     /// For the log.
     cause: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -52,7 +54,7 @@ const fn status_of(code: Code) -> StatusCode {
 
 impl ApiError {
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        ApiError { code, message: message.into(), cause: None }
+        ApiError { code, message: message.into(), retry_after: RETRY_SECONDS, cause: None }
     }
 
     pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
@@ -129,7 +131,7 @@ impl ApiError {
         }});
         let mut response = HttpResponse::build(status);
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.insert_header((RETRY_AFTER, RETRY_SECONDS));
+            response.insert_header((RETRY_AFTER, self.retry_after));
         }
         response.json(body)
     }
@@ -200,6 +202,9 @@ impl From<SyncError> for ApiError {
                 ApiError::new(Code::CursorExpired, "the cursor can no longer be continued; use since=start")
             }
             SyncError::NotReady(awaited) => ApiError::new(Code::SyncError, awaited),
+            SyncError::Busy { seconds } => {
+                ApiError { retry_after: seconds, ..ApiError::new(Code::SyncError, error.to_string()) }
+            }
             SyncError::Cursor(_) => ApiError::internal(error),
             SyncError::Unusable(error) => error.into(),
             SyncError::Store(error) => error.into(),

@@ -14,6 +14,7 @@ pub fn configure(service: &mut ServiceConfig) {
         .service(resource("/api/enrollment/{token}/qr.svg").route(get().to(enrollment::qr_code)))
         .service(resource("/api/app-instructions").route(get().to(instructions::instructions)))
         .service(resource("/api/sync/incoming").route(get().to(sync::incoming)))
+        .service(resource("/api/sync/status").route(get().to(sync::status)))
         .service(resource("/api/sync/outgoing").route(post().to(sync::outgoing)))
         .service(resource("/api/users").route(get().to(users::list)))
         .service(resource("/api/users/{id}").route(get().to(users::get)))

@@ -8,15 +8,16 @@ use actix_web::{
 use posduif_runtime::config::MAX_BATCH_SIZE;
 use serde::Deserialize;
 
-use super::{auth::Device, error::ApiError};
+use super::{auth::Device, error::ApiError, request::Requests, written::Written};
 use crate::{
     app::App,
     code::Code,
     sync::{
-        SyncError,
+        SyncError, held,
         incoming::{self, Reader},
         outgoing,
         stage::Since,
+        status,
         upload::{MOST_ITEMS, Upload},
     },
 };
@@ -29,28 +30,39 @@ pub struct Question {
 
 pub async fn incoming(
     app: Data<App>,
+    requests: Data<Requests>,
     device: Device,
     query: Query<Question>,
 ) -> Result<HttpResponse, ApiError> {
-    let Device { tenant, device, user } = device;
+    let limit = query.limit.unwrap_or(i64::from(app.sync.batch_size)).clamp(1, i64::from(MAX_BATCH_SIZE));
+    let limit = usize::try_from(limit).unwrap_or(1);
+    let Device { tenant, device, user } = &device;
+    let reader = Reader { tenant, device, user: *user, limit, now: app.clock.now() };
+    let mut response = HttpResponse::Ok();
+    response.content_type(ContentType::json()).insert_header((CACHE_CONTROL, "no-store"));
     let since = match query.since.as_deref() {
-        None | Some("") => {
-            return Err(ApiError::invalid("since is required: a cursor, or start for a snapshot"));
+        None => {
+            let answer = held::next_page(&app, &reader).await?;
+            let (tenant, device, in_flight) = (tenant.clone(), device.clone(), requests.in_flight.clone());
+            let hold = move || drop(in_flight.spawn(held::hold(tenant, device, answer.cursor)));
+            let body = Written::new(answer.body, hold);
+            return Ok(response.body(body));
+        }
+        Some("") => {
+            let empty = "since is empty: send a cursor, start for a snapshot, or leave it out";
+            return Err(ApiError::invalid(empty));
         }
         Some("start") => Since::Start,
         // Of an earlier secret, of another device or user, or damaged: a snapshot heals each of them.
         Some(text) => {
-            Since::Cursor(app.cursors.open(text, &tenant.id, &device, user).map_err(|_| SyncError::Expired)?)
+            Since::Cursor(app.cursors.open(text, &tenant.id, device, *user).map_err(|_| SyncError::Expired)?)
         }
     };
-    let limit = query.limit.unwrap_or(i64::from(app.sync.batch_size)).clamp(1, i64::from(MAX_BATCH_SIZE));
-    let limit = usize::try_from(limit).unwrap_or(1);
-    let reader = Reader { tenant: &tenant, device: &device, user, limit };
-    let body = incoming::next_page(&app, &reader, &since).await?;
-    Ok(HttpResponse::Ok()
-        .content_type(ContentType::json())
-        .insert_header((CACHE_CONTROL, "no-store"))
-        .body(body))
+    Ok(response.body(incoming::next_page(&app, &reader, &since).await?.body))
+}
+
+pub async fn status(app: Data<App>, device: Device) -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().json(status::of(&app, &device.tenant, &device.device, device.user).await?))
 }
 
 /// The body is read only after the device has proven itself.

@@ -151,6 +151,37 @@ pub async fn mark_read(client: &impl GenericClient, user: UserId, id: Uuid) -> R
     Ok(client.query_opt(&statement, &[&user.uuid(), &id]).await?.is_some())
 }
 
+/// The status of a message that none of its recipient's devices has.
+pub const PENDING: &str = "pending_sync";
+
+/// The most messages whose arrival with one snapshot is noted; those beyond are noted when they are read.
+const MOST_ARRIVING: i64 = 100_000;
+
+/// The messages to the user that none of its devices has, newest first.
+pub async fn pending(client: &impl GenericClient, user: UserId) -> Result<Vec<Uuid>, StoreError> {
+    let sql = "SELECT id FROM public.messages WHERE recipient_id = $1 AND status = $2
+                ORDER BY created_at DESC LIMIT $3";
+    let statement = client.prepare_cached(sql).await?;
+    let rows = client.query(&statement, &[&user.uuid(), &PENDING, &MOST_ARRIVING]).await?;
+    Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+}
+
+/// Notes that messages to the user have arrived, each once. Rows are locked in key order: two devices of a user may
+/// confirm the same messages at once.
+pub async fn mark_synced(
+    client: &impl GenericClient,
+    user: UserId,
+    messages: &[Uuid],
+) -> Result<u64, StoreError> {
+    let sql = "UPDATE public.messages m SET status = 'synced', synced_at = now()
+                 FROM (SELECT id FROM public.messages
+                        WHERE id = ANY ($2) AND recipient_id = $1 AND status = 'pending_sync'
+                        ORDER BY id FOR NO KEY UPDATE) arrived
+                WHERE m.id = arrived.id";
+    let statement = client.prepare_cached(sql).await?;
+    Ok(client.execute(&statement, &[&user.uuid(), &messages]).await?)
+}
+
 /// Messages to the user that it has not read.
 pub async fn count_unread(client: &impl GenericClient, user: UserId) -> Result<i64, StoreError> {
     let sql = "SELECT count(*) FROM public.messages WHERE recipient_id = $1 AND status <> 'read'";

@@ -8,6 +8,7 @@ pub mod enrollment_tokens;
 pub mod error;
 pub mod messages;
 pub mod snapshot;
+pub mod sync_metadata;
 pub mod users;
 pub mod wal;
 

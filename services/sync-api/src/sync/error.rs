@@ -13,6 +13,9 @@ pub enum SyncError {
     /// The device must come back a little later; the text says what is awaited.
     #[error("{0}")]
     NotReady(&'static str),
+    /// Others are being served; the device comes back after about as many seconds.
+    #[error("too many devices take a snapshot at once; ask again in {seconds} s")]
+    Busy { seconds: u64 },
     #[error("a cursor could not be sealed")]
     Cursor(#[from] SealError),
     /// The operator must change the table or its declaration.

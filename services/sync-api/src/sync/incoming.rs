@@ -2,23 +2,25 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use posduif_changelog::LogState;
 use posduif_model::{
     DeviceId, Lsn, UserId,
-    cursor::{Cursor, Resume},
+    cursor::{Confirms, Cursor, Resume},
 };
 use tokio::time::{Instant, sleep, timeout_at};
+use uuid::Uuid;
 
 use super::{
-    SyncError,
+    SyncError, arrival,
     body::{Body, Tail},
-    log_page,
+    log_page::{self, Stretch},
     stage::{self, Plan, Replay, Since},
     table_page::{self, Place},
 };
 use crate::{
     app::App,
-    store::{StoreError, wal},
+    store::{StoreError, messages, wal},
     tenant::Tenant,
 };
 
@@ -30,6 +32,15 @@ pub struct Reader<'a> {
     pub user: UserId,
     /// The wished number of rows or log entries; a larger transaction is sent whole.
     pub limit: usize,
+    pub now: DateTime<Utc>,
+}
+
+/// A page as it is sent.
+#[derive(Debug)]
+pub struct Answer {
+    pub body: String,
+    /// The cursor in it.
+    pub cursor: String,
 }
 
 /// A page before its cursor is sealed.
@@ -45,52 +56,57 @@ pub(super) struct Page {
 const FIRST_POLL: Duration = Duration::from_millis(20);
 const LONGEST_POLL: Duration = Duration::from_millis(100);
 
-/// Reads the next page as a JSON text.
+/// Reads the next page as a JSON text, after noting what the cursor confirms.
 ///
 /// # Errors
 /// See [`SyncError`]; the device keeps its cursor and asks again, or begins again after `Expired`.
-pub async fn next_page(app: &App, reader: &Reader<'_>, since: &Since) -> Result<String, SyncError> {
-    let state = state_of(reader).await?;
-    let page = match stage::plan(since, &state, app.rules.hash())? {
+pub async fn next_page(app: &App, reader: &Reader<'_>, since: &Since) -> Result<Answer, SyncError> {
+    let (state, confirmed) = reader.tenant.log.look(reader.device).await?;
+    let state = state.ok_or(NO_LOG)?;
+    let plan = stage::plan(since, &state, app.rules.hash())?;
+    let unconfirmed = arrival::confirm(reader, since, &state, confirmed).await?;
+    let page = match plan {
         Plan::Nothing => nothing(since, &state)?,
         Plan::Log { after, replay } => {
             if replay.is_some() {
                 // Else a device that replays for longer than a lease lasts would begin again and again.
                 reader.tenant.log.lease(&state.epoch, after, reader.device).await?;
             }
-            match log_page::read(reader, &state, after, replay).await? {
+            match log_page::read(reader, &state, Stretch { after, replay, unconfirmed }).await? {
                 Some(page) => page,
-                None => again(app, reader, since).await?,
+                None => again(app, reader, since, unconfirmed).await?,
             }
         }
         Plan::Tables { from, part, after } => {
+            let _admitted = app.admission.admit(*since == Since::Start).await?;
             reader.tenant.log.lease(&state.epoch, from, reader.device).await?;
             table_page::read(reader, &app.rules, Place { from, part, after }).await?
         }
         Plan::Mark { from } => {
             reader.tenant.log.lease(&state.epoch, from, reader.device).await?;
-            let (state, until) = caught_up(app, reader, since).await?;
-            let replay = Some(Replay { until });
-            log_page::read(reader, &state, from, replay).await?.ok_or(BEHIND)?
+            let (state, replay) = caught_up(app, reader, since, from).await?;
+            let stretch = Stretch { after: from, replay: Some(replay), unconfirmed: None };
+            log_page::read(reader, &state, stretch).await?.ok_or(BEHIND)?
         }
     };
     let cursor = Cursor { epoch: state.epoch, rules: state.rules, timeline: state.timeline, at: page.at };
+    let cursor = app.cursors.seal(&cursor, &reader.tenant.id, reader.device, reader.user)?;
     let tail = Tail {
-        cursor: app.cursors.seal(&cursor, &reader.tenant.id, reader.device, reader.user)?,
+        cursor: cursor.clone(),
         lsn: page.lsn,
         has_more: page.has_more,
         snapshot: page.snapshot,
-        sync_timestamp: app.clock.now(),
+        sync_timestamp: reader.now,
     };
-    Ok(page.body.finish(&tail))
+    Ok(Answer { body: page.body.finish(&tail), cursor })
 }
 
+const NO_LOG: SyncError = SyncError::NotReady("the tenant has no log yet");
 const LATE: SyncError = SyncError::NotReady("the log has not caught up with the snapshot yet");
 const BEHIND: SyncError = SyncError::NotReady("the log fell behind and is being written again");
 
 async fn state_of(reader: &Reader<'_>) -> Result<LogState, SyncError> {
-    let state = reader.tenant.log.state().await?;
-    state.ok_or(SyncError::NotReady("the tenant has no log yet"))
+    reader.tenant.log.state().await?.ok_or(NO_LOG)
 }
 
 /// The page of a device that holds all that may be seen: its own cursor, no look at a table or a bucket.
@@ -101,10 +117,18 @@ fn nothing(since: &Since, state: &LogState) -> Result<Page, SyncError> {
 }
 
 /// Reads once more after the log moved between two looks: Redis fell back, or a compaction went past the watermark seen.
-async fn again(app: &App, reader: &Reader<'_>, since: &Since) -> Result<Page, SyncError> {
+async fn again(
+    app: &App,
+    reader: &Reader<'_>,
+    since: &Since,
+    unconfirmed: Option<Confirms>,
+) -> Result<Page, SyncError> {
     let state = state_of(reader).await?;
     match stage::plan(since, &state, app.rules.hash())? {
-        Plan::Log { after, replay } => log_page::read(reader, &state, after, replay).await?.ok_or(BEHIND),
+        Plan::Log { after, replay } => {
+            let stretch = Stretch { after, replay, unconfirmed };
+            log_page::read(reader, &state, stretch).await?.ok_or(BEHIND)
+        }
         Plan::Nothing => nothing(since, &state),
         Plan::Tables { .. } | Plan::Mark { .. } => Err(BEHIND),
     }
@@ -114,17 +138,25 @@ async fn again(app: &App, reader: &Reader<'_>, since: &Since) -> Result<Page, Sy
 ///
 /// Everything that a page could see was on PostgreSQL's disk before the page was sent, so no page held a row that a
 /// crash between it and the mark has taken away.
-async fn caught_up(app: &App, reader: &Reader<'_>, since: &Since) -> Result<(LogState, Lsn), SyncError> {
+async fn caught_up(
+    app: &App,
+    reader: &Reader<'_>,
+    since: &Since,
+    from: Lsn,
+) -> Result<(LogState, Replay), SyncError> {
     let deadline = Instant::now() + app.api.snapshot_wait;
     // The mark's commit may have to wait for a standby.
-    let until = timeout_at(deadline, mark(reader)).await.map_err(|_| LATE)??;
+    let (messages, until) = timeout_at(deadline, mark(app, reader)).await.map_err(|_| LATE)??;
     let mut pause = FIRST_POLL;
     loop {
         let state = state_of(reader).await?;
         // Another epoch or a risen floor ends the wait: the pages cannot be completed any more.
         stage::plan(since, &state, app.rules.hash())?;
         if state.watermark.end >= until {
-            return Ok((state, until));
+            if !messages.is_empty() {
+                reader.tenant.log.keep_arriving(&state.epoch, reader.device, &messages).await?;
+            }
+            return Ok((state, Replay { until, from, awaits: !messages.is_empty() }));
         }
         if Instant::now() + pause > deadline {
             return Err(LATE);
@@ -134,10 +166,12 @@ async fn caught_up(app: &App, reader: &Reader<'_>, since: &Since) -> Result<(Log
     }
 }
 
-async fn mark(reader: &Reader<'_>) -> Result<Lsn, StoreError> {
+async fn mark(app: &App, reader: &Reader<'_>) -> Result<(Vec<Uuid>, Lsn), SyncError> {
+    let _admitted = app.admission.admit(false).await?;
     let marked = reader.tenant.database.run(async |client| {
+        let messages = messages::pending(client, reader.user).await?;
         wal::emit(client, wal::MARK, "").await?;
-        wal::insert_lsn(client).await
+        Ok::<_, StoreError>((messages, wal::insert_lsn(client).await?))
     });
-    marked.await
+    Ok(marked.await?)
 }

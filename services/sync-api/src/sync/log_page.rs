@@ -1,23 +1,35 @@
 //! A stretch of the log in, one page of it out.
 
 use posduif_changelog::{LogState, fold::fold, reader::Read};
-use posduif_model::{Bucket, Lsn, cursor::Resume};
+use posduif_model::{
+    Bucket, Lsn,
+    cursor::{Confirms, Resume},
+};
 
 use super::{
     SyncError,
+    arrival::is_arriving,
     body::Body,
     incoming::{Page, Reader},
     stage::Replay,
 };
 
-/// Reads on after `after`, up to the watermark of `state`; `None` when the log moved on or back meanwhile.
+/// What is read, and what of earlier pages is still to be confirmed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stretch {
+    pub after: Lsn,
+    pub replay: Option<Replay>,
+    /// What the device's cursor said and could not be noted yet.
+    pub unconfirmed: Option<Confirms>,
+}
+
+/// Reads on, up to the watermark of `state`; `None` when the log moved on or back meanwhile.
 pub(super) async fn read(
     reader: &Reader<'_>,
     state: &LogState,
-    after: Lsn,
-    replay: Option<Replay>,
+    stretch: Stretch,
 ) -> Result<Option<Page>, SyncError> {
-    let watermark = state.watermark;
+    let (Stretch { after, replay, unconfirmed }, watermark) = (stretch, state.watermark);
     let buckets = [Bucket::Shared, Bucket::User(reader.user)];
     let read = reader.tenant.log.read(&state.epoch, &buckets, after, watermark.commit, reader.limit).await?;
     let page = match read {
@@ -25,16 +37,26 @@ pub(super) async fn read(
         Read::Expired => return Err(SyncError::Expired),
         Read::Moved => return Ok(None),
     };
-    let through = page.through;
+    let commit = page.through;
     let mut body = Body::default();
+    let mut awaits = false;
     for last in fold(page.entries, |entry| entry.origin.as_ref() == Some(reader.device)) {
+        awaits |= is_arriving(&last.change, reader.user).is_some();
         body.push_final(&last)?;
     }
-    let is_complete = through >= watermark.commit;
+    let is_complete = commit >= watermark.commit;
     let at = match replay {
-        Some(Replay { until }) if !is_complete => Resume::Replay { commit: through, until },
-        _ => Resume::Stream { commit: through },
+        Some(Replay { until, from, awaits: before }) if !is_complete => {
+            Resume::Replay { commit, until, from, awaits: before || awaits }
+        }
+        Some(Replay { from, awaits: before, .. }) => {
+            Resume::Stream { commit, confirms: (before || awaits).then_some(Confirms { from, tables: true }) }
+        }
+        None => {
+            let here = awaits.then_some(Confirms { from: after, tables: false });
+            Resume::Stream { commit, confirms: unconfirmed.or(here) }
+        }
     };
-    let lsn = if is_complete { watermark.end } else { through };
+    let lsn = if is_complete { watermark.end } else { commit };
     Ok(Some(Page { body, at, lsn, has_more: !is_complete, snapshot: replay.is_some() }))
 }

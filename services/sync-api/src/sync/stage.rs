@@ -35,6 +35,10 @@ pub enum Plan {
 pub struct Replay {
     /// No table page saw anything at or after this position of the WAL.
     pub until: Lsn,
+    /// Where the replay began.
+    pub from: Lsn,
+    /// Whether the snapshot so far holds messages whose arrival is to be noted.
+    pub awaits: bool,
 }
 
 /// Decides what the device gets.
@@ -53,7 +57,7 @@ pub fn plan(since: &Since, state: &LogState, rules: &RulesHash) -> Result<Plan, 
         Since::Cursor(cursor) => cursor,
     };
     let from = match &cursor.at {
-        Resume::Stream { commit } | Resume::Replay { commit, .. } => *commit,
+        Resume::Stream { commit, .. } | Resume::Replay { commit, .. } => *commit,
         Resume::Table { from, .. } | Resume::Mark { from } => *from,
     };
     if cursor.epoch != state.epoch || cursor.rules != state.rules || from < state.floor {
@@ -65,13 +69,14 @@ pub fn plan(since: &Since, state: &LogState, rules: &RulesHash) -> Result<Plan, 
         return Err(SyncError::Expired);
     }
     match &cursor.at {
-        Resume::Stream { commit } if *commit >= state.watermark.commit => Ok(Plan::Nothing),
-        Resume::Stream { commit } => Ok(Plan::Log { after: *commit, replay: None }),
+        Resume::Stream { commit, .. } if *commit >= state.watermark.commit => Ok(Plan::Nothing),
+        Resume::Stream { commit, .. } => Ok(Plan::Log { after: *commit, replay: None }),
         Resume::Replay { until, .. } if state.watermark.end < *until => {
             Err(SyncError::NotReady("the log fell behind the snapshot and is being written again"))
         }
-        Resume::Replay { commit, until } => {
-            Ok(Plan::Log { after: *commit, replay: Some(Replay { until: *until }) })
+        Resume::Replay { commit, until, from, awaits } => {
+            let replay = Replay { until: *until, from: *from, awaits: *awaits };
+            Ok(Plan::Log { after: *commit, replay: Some(replay) })
         }
         Resume::Table { from, part, after } => {
             Ok(Plan::Tables { from: *from, part: *part, after: after.clone() })
@@ -113,13 +118,18 @@ mod tests {
         Since::Cursor(Cursor { epoch: Epoch::from_random(1), rules: rules(), timeline: 1, at })
     }
 
+    fn replaying(commit: u64, until: u64) -> Since {
+        let [commit, until, from] = [commit, until, 55].map(Lsn::new);
+        at(Resume::Replay { commit, until, from, awaits: true })
+    }
+
     fn stages(commit: u64) -> [Since; 4] {
         let lsn = Lsn::new(commit);
         [
-            at(Resume::Stream { commit: lsn }),
+            at(Resume::Stream { commit: lsn, confirms: None }),
             at(Resume::Table { from: lsn, part: 1, after: None }),
             at(Resume::Mark { from: lsn }),
-            at(Resume::Replay { commit: lsn, until: Lsn::new(110) }),
+            replaying(commit, 110),
         ]
     }
 
@@ -156,7 +166,7 @@ mod tests {
     #[test]
     fn a_device_at_or_beyond_the_watermark_gets_nothing() {
         for commit in [100, 101] {
-            let since = at(Resume::Stream { commit: Lsn::new(commit) });
+            let since = at(Resume::Stream { commit: Lsn::new(commit), confirms: None });
             assert_eq!(plan(&since, &state(), &rules()).unwrap(), Plan::Nothing);
         }
     }
@@ -171,10 +181,10 @@ mod tests {
 
     #[test]
     fn a_replay_waits_for_a_log_that_fell_behind_its_tables() {
-        let since = at(Resume::Replay { commit: Lsn::new(60), until: Lsn::new(111) });
+        let since = replaying(60, 111);
         assert!(matches!(plan(&since, &state(), &rules()), Err(SyncError::NotReady(_))));
-        let since = at(Resume::Replay { commit: Lsn::new(100), until: Lsn::new(110) });
-        let replay = Some(Replay { until: Lsn::new(110) });
+        let since = replaying(100, 110);
+        let replay = Some(Replay { until: Lsn::new(110), from: Lsn::new(55), awaits: true });
         assert_eq!(plan(&since, &state(), &rules()).unwrap(), Plan::Log { after: Lsn::new(100), replay });
     }
 }

@@ -6,7 +6,9 @@ use posduif_changelog::{Batch, CommitRecord, LogState, LogWriter, Watermark, con
 use posduif_migrations::migrate;
 use posduif_model::{Bucket, Change, DeviceId, Epoch, Lsn, Op, Position, TenantId, UserId};
 use posduif_runtime::{config::Config, metrics::Metrics};
-use posduif_sync_api::{app::App, clock::Clock, credential::password, metrics::RequestMetrics, service};
+use posduif_sync_api::{
+    app::App, clock::Clock, credential::password, metrics::RequestMetrics, service, sightings,
+};
 use posduif_testkit::{Database, Process, Scratch, Servers, binaries, eventually};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -251,10 +253,13 @@ fn free_port() -> u16 {
 /// Runs a server in this process; its task ends after the token is cancelled.
 pub fn serve(config: &Config) -> (String, CancellationToken, JoinHandle<std::io::Result<()>>) {
     let app = Arc::new(App::new(config, Clock::system()).unwrap());
+    let (seen, interval) = (app.clone(), config.api.last_seen_interval);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let metrics = RequestMetrics::register(Metrics::new().unwrap().registry()).unwrap();
     let shutdown = CancellationToken::new();
+    let until = shutdown.clone();
+    tokio::spawn(async move { sightings::write_down(&seen, interval, until).await });
     let server = tokio::spawn(service::serve(app, listener, metrics, shutdown.clone()));
     (base, shutdown, server)
 }

@@ -1,9 +1,13 @@
 //! The API against a real PostgreSQL and a real Redis; the log is written as the ingester writes it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod admission;
+mod compression;
+mod confirmation;
 mod enrollment;
 mod errors;
 mod fixture;
+mod held;
 mod incoming;
 mod limits;
 mod login;
@@ -11,4 +15,5 @@ mod messages;
 mod outgoing;
 mod rights;
 mod snapshot;
+mod status;
 mod tables;

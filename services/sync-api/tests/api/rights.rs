@@ -5,11 +5,11 @@ use posduif_model::Bucket;
 use posduif_testkit::Servers;
 use serde_json::json;
 
-use crate::fixture::{Api, ok, put};
+use crate::fixture::{Api, By, ok, put};
 
 /// As docs/PROTOCOL.md says.
 const RIGHTS: &str = "AUTH HELLO SELECT PING UNWATCH TIME EVAL EVALSHA SCRIPT|LOAD MULTI EXEC HGETALL HMGET HGET HSET HDEL \
-                      HEXISTS HINCRBY EXPIRE XRANGE ZADD";
+                      HEXISTS HINCRBY GET SETEX UNLINK EXPIRE XRANGE ZADD";
 
 #[tokio::test]
 async fn the_rights_that_the_documents_name_are_enough_and_none_is_missed() {
@@ -33,7 +33,10 @@ async fn the_rights_that_the_documents_name_are_enough_and_none_is_missed() {
     api.commit(Some(&ann), &[Bucket::User(ann.user)], &[later]).await;
     let page = ok(api.incoming(&ann, since, 100)).await;
     assert_eq!(page["messages"].as_array().unwrap().len(), 1);
+    ok(api.incoming(&ann, page["cursor"].as_str().unwrap(), 100)).await;
     ok(api.outgoing(&ann, &json!({"messages": []}))).await;
+    assert_eq!(ok(api.get("/api/sync/status").by(&ann)).await["sync_status"], "idle");
+    ok(api.get("/api/sync/incoming").by(&ann)).await;
     // Also what went on without it: a connection that cannot be checked is made anew for every request.
     let refused: Vec<Vec<redis::Value>> = redis::cmd("ACL").arg("LOG").query_async(&mut redis).await.unwrap();
     // The library introduces itself where it may.

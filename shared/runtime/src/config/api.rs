@@ -31,6 +31,11 @@ pub struct ApiConfig {
     pub snapshot_wait: Duration,
     /// Connections per tenant.
     pub db_pool_size: usize,
+    /// How many pages of snapshots are read at once, of all tenants together.
+    pub snapshot_connections: usize,
+    /// How often it is written down when devices were last seen and how far they had come.
+    #[serde(with = "duration")]
+    pub last_seen_interval: Duration,
 }
 
 impl Default for ApiConfig {
@@ -44,6 +49,8 @@ impl Default for ApiConfig {
             shutdown_deadline: Duration::from_secs(30),
             snapshot_wait: Duration::from_secs(10),
             db_pool_size: 8,
+            snapshot_connections: 4,
+            last_seen_interval: Duration::from_secs(60),
         }
     }
 }
@@ -67,6 +74,12 @@ impl ApiConfig {
             Duration::from_millis(100)..=Duration::from_secs(60),
         );
         problems.range("api.db_pool_size", self.db_pool_size, 1..=512);
+        problems.range("api.snapshot_connections", self.snapshot_connections, 1..=512);
+        problems.range(
+            "api.last_seen_interval",
+            self.last_seen_interval,
+            Duration::from_millis(100)..=Duration::from_secs(300),
+        );
     }
 }
 

@@ -1,0 +1,57 @@
+//! A device in, how its sync stands out.
+
+use chrono::{DateTime, Utc};
+use posduif_model::{Bucket, DeviceId, Lsn, UserId};
+use serde::Serialize;
+
+use super::SyncError;
+use crate::{app::App, clock, store::sync_metadata, tenant::Tenant};
+
+/// Counting what waits for a device ends here.
+const MOST_WAITING: usize = 10_000;
+
+#[derive(Debug, Serialize)]
+pub struct Status {
+    device_id: DeviceId,
+    last_sync_timestamp: Option<String>,
+    /// What the device confirmed last; none before its first snapshot.
+    last_synced_lsn: Option<Lsn>,
+    /// What the device said with its last upload.
+    pending_outgoing_count: i32,
+    /// Changes of its rows that it has not confirmed, counted up to 10,000; the log's, as a snapshot has no number.
+    pending_incoming_count: usize,
+    sync_status: &'static str,
+    mode: &'static str,
+}
+
+/// # Errors
+/// Where Redis or PostgreSQL cannot be asked.
+pub async fn of(app: &App, tenant: &Tenant, device: &DeviceId, user: UserId) -> Result<Status, SyncError> {
+    let (state, confirmed) = tenant.log.look(device).await?;
+    let stored = tenant.database.run(async |client| sync_metadata::find(client, device).await).await?;
+    let confirmed = confirmed.filter(|confirmed| confirmed.user == user);
+    let mut pending_incoming_count = 0;
+    let sync_status = match (&state, confirmed) {
+        (None, _) => "error",
+        (Some(state), _) if state.broken.is_some() || state.rules != *app.rules.hash() => "error",
+        (Some(state), Some(at)) if at.epoch == state.epoch && at.commit >= state.floor => {
+            let buckets = [Bucket::Shared, Bucket::User(user)];
+            let upto = state.watermark.commit;
+            let waiting = tenant.log.waiting(&state.epoch, &buckets, at.commit, upto, MOST_WAITING);
+            pending_incoming_count = waiting.await?;
+            if pending_incoming_count == 0 { "idle" } else { "syncing" }
+        }
+        // It needs a snapshot, or is taking one.
+        (Some(_), _) => "syncing",
+    };
+    let told = confirmed.and_then(|confirmed| DateTime::<Utc>::from_timestamp_millis(confirmed.at));
+    Ok(Status {
+        device_id: device.clone(),
+        last_sync_timestamp: stored.last_sync.max(told).map(clock::told),
+        last_synced_lsn: confirmed.map(|confirmed| confirmed.commit).or(stored.last_synced),
+        pending_outgoing_count: stored.pending_outgoing,
+        pending_incoming_count,
+        sync_status,
+        mode: if app.sync.wal.enabled { "wal" } else { "polling" },
+    })
+}
