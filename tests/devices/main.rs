@@ -22,5 +22,6 @@ mod watch;
 mod writer;
 
 mod cut;
+mod lives;
 mod replicas;
 mod snapshots;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use posduif_model::UserId;
 use serde_json::{Map, Value, json};
+use tokio_postgres::Client;
 
 /// Table, and the values of its primary key.
 pub type Key = (String, Vec<Option<String>>);
@@ -93,6 +94,22 @@ pub fn is_visible(table: &str, row: &Map<String, Value>, user: UserId) -> bool {
         "messages" => names("sender_id") || names("recipient_id"),
         _ => true,
     }
+}
+
+/// What a device of this user should hold, as PostgreSQL has it now.
+pub async fn stored(client: &Client, user: UserId) -> Rows {
+    let mut all = Rows::new();
+    for (table, columns) in TABLES {
+        let sql = format!("SELECT to_jsonb(t) FROM {table} t");
+        for row in client.query(&sql, &[]).await.unwrap() {
+            let Value::Object(row) = row.get(0) else { panic!("a row of {table} is no object") };
+            if is_visible(table, &row, user) {
+                let values = columns.iter().map(|name| text(name, &row[*name])).collect();
+                all.insert(key(table, &row), values);
+            }
+        }
+    }
+    all
 }
 
 /// A value as text; instants without zone and trailing zeros, booleans as SQLite has them.

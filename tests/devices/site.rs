@@ -17,7 +17,8 @@ use crate::web::WebUser;
 
 /// Long enough for a busy machine: waiting ends with the event, not with the time.
 pub const PATIENCE: Duration = Duration::from_secs(120);
-const UNHURRIED: Timeouts = Timeouts { connect: PATIENCE, response: PATIENCE };
+/// How quick Redis is the tests do not judge.
+pub const UNHURRIED: Timeouts = Timeouts { connect: PATIENCE, response: PATIENCE };
 const PASSWORD: &str = "correct horse battery staple";
 const WEB_USER: &str = "Web";
 
@@ -59,7 +60,7 @@ pub struct Site {
     pub api_url: String,
     pub port: u16,
     pub admin_port: u16,
-    pub ingester: Process,
+    _ingester: Process,
     pub replicas: Vec<Process>,
     pub scratch: Scratch,
 }
@@ -120,7 +121,7 @@ impl Site {
         let id: TenantId = database.name().parse().unwrap();
         let log = LogReader::new(pool(servers.redis_url().as_str(), 4, UNHURRIED).unwrap(), &id);
         let web = WebUser::log_in(&api_url, WEB_USER, PASSWORD).await;
-        Site { database, log, web, api_url, port, admin_port, ingester, replicas, scratch }
+        Site { database, log, web, api_url, port, admin_port, _ingester: ingester, replicas, scratch }
     }
 
     /// Starts a replica again that has ended, and waits until it serves.
