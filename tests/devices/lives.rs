@@ -14,10 +14,9 @@ use serde_json::json;
 use tokio_postgres::Client;
 
 use crate::{
-    phone::{enroll, one, sync},
+    phone::{agrees, enroll, one, sync},
     shape,
     site::{PATIENCE, Settings, Site, UNHURRIED},
-    watch,
 };
 
 /// As little of the log as the configuration allows.
@@ -33,24 +32,6 @@ async fn site() -> Site {
         ..Settings::default()
     };
     Site::start(Servers::shared().await, settings).await
-}
-
-/// Syncs until the device holds exactly what PostgreSQL does, and nothing waits.
-async fn agrees(site: &Site, client: &Client, device: &Device) {
-    let mut wrong = String::new();
-    let agreed = tokio::time::timeout(PATIENCE, async {
-        loop {
-            site.settled(client).await;
-            sync(device).await;
-            let held = watch::rows(&device.connection());
-            wrong = shape::differences(&held, &shape::stored(client, device.user_id()).await);
-            // A confirmation of what just arrived changes rows once more.
-            if wrong.is_empty() && one::<i64>(device, "SELECT count(*) FROM posduif_outbox") == 0 {
-                return;
-            }
-        }
-    });
-    assert!(agreed.await.is_ok(), "{} does not come to agree: {wrong}", device.username());
 }
 
 async fn message(client: &Client, from: UserId, to: UserId, content: &str) -> Uuid {

@@ -10,16 +10,18 @@ mod run;
 mod dns;
 
 mod balancer;
-mod phone;
 mod site;
 #[path = "../ring/web.rs"]
 #[allow(dead_code, reason = "the tests of the ring use more of it")]
 mod web;
 
-mod ledger;
 mod shape;
+
+mod ledger;
 mod watch;
 mod writer;
+
+mod phone;
 
 mod cut;
 mod lives;

@@ -5,8 +5,13 @@ use std::path::Path;
 use posduif_sdk::{Device, Error, SyncSummary};
 use posduif_testkit::eventually;
 use serde_json::json;
+use tokio_postgres::Client;
 
-use crate::site::{PATIENCE, Site};
+use crate::{
+    shape,
+    site::{PATIENCE, Site},
+    watch,
+};
 
 /// Enrols a device of a mobile user at `file`, over the API or over whatever is at `through`.
 ///
@@ -30,6 +35,24 @@ pub async fn sync(device: &Device) -> SyncSummary {
         }
     })
     .await
+}
+
+/// Syncs until the device holds exactly what PostgreSQL does, and nothing waits.
+pub async fn agrees(site: &Site, client: &Client, device: &Device) {
+    let mut wrong = String::new();
+    let agreed = tokio::time::timeout(PATIENCE, async {
+        loop {
+            site.settled(client).await;
+            sync(device).await;
+            let held = watch::rows(&device.connection());
+            wrong = shape::differences(&held, &shape::stored(client, device.user_id()).await);
+            // A confirmation of what just arrived changes rows once more.
+            if wrong.is_empty() && one::<i64>(device, "SELECT count(*) FROM posduif_outbox") == 0 {
+                return;
+            }
+        }
+    });
+    assert!(agreed.await.is_ok(), "{} does not come to agree: {wrong}", device.username());
 }
 
 /// Whether trying again is all that an application has to do.

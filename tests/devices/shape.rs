@@ -17,7 +17,8 @@ pub const TOTAL: i64 = 4_000;
 pub const ACCOUNTS: i64 = 4;
 
 /// The tables that are compared, with the columns of the primary key before the others.
-pub const TABLES: [(&str, &[&str]); 7] = [
+pub const TABLES: [(&str, &[&str]); 8] = [
+    ("tasks", &["id", "owner_id", "title", "done", "updated_at"]),
     ("items", &["id", "owner_id", "title", "body", "done"]),
     ("notes", &["kind", "n", "text"]),
     ("accounts", &["id", "owner_id", "balance"]),
@@ -59,13 +60,17 @@ pub const SQL: &str = "
     CREATE TABLE notes (kind text, n integer, text text, PRIMARY KEY (kind, n));
     CREATE TABLE accounts (id bigint PRIMARY KEY, owner_id uuid NOT NULL, balance bigint NOT NULL);
     CREATE TABLE stamps_a (txn uuid, k integer, n integer NOT NULL, owner_id uuid NOT NULL, PRIMARY KEY (txn, k));
-    CREATE TABLE stamps_b (txn uuid, k integer, n integer NOT NULL, owner_id uuid NOT NULL, PRIMARY KEY (txn, k));";
+    CREATE TABLE stamps_b (txn uuid, k integer, n integer NOT NULL, owner_id uuid NOT NULL, PRIMARY KEY (txn, k));
+    CREATE TABLE tasks (id uuid PRIMARY KEY, owner_id uuid NOT NULL, title text NOT NULL, done boolean NOT NULL,
+        updated_at timestamptz NOT NULL);";
 
 /// `sync.tables`: what a user owns, and what everyone sees.
 pub fn declarations() -> Value {
     let own = |table: &str| json!({ "table": format!("public.{table}"), "buckets": ["user:{owner_id}"] });
     let shared = |table: &str| json!({ "table": format!("public.{table}"), "buckets": ["shared"] });
-    json!([own("items"), shared("notes"), own("accounts"), own("stamps_a"), shared("stamps_b")])
+    let mut tasks = own("tasks");
+    tasks["write"] = json!({ "owner": "owner_id", "columns": ["title", "done"], "version": "updated_at" });
+    json!([own("items"), shared("notes"), own("accounts"), own("stamps_a"), shared("stamps_b"), tasks])
 }
 
 pub fn columns(table: &str) -> &'static [&'static str] {
@@ -90,7 +95,7 @@ pub fn key_of(table: &str, row: &Row) -> Key {
 pub fn is_visible(table: &str, row: &Map<String, Value>, user: UserId) -> bool {
     let names = |column: &str| row[column].as_str() == Some(user.to_string().as_str());
     match table {
-        "items" | "accounts" | "stamps_a" => names("owner_id"),
+        "items" | "accounts" | "stamps_a" | "tasks" => names("owner_id"),
         "messages" => names("sender_id") || names("recipient_id"),
         _ => true,
     }

@@ -119,7 +119,7 @@ impl Writer {
                     AND NOT EXISTS (SELECT FROM notes WHERE kind = '{kind}' AND n = {other_n})"
             ),
             65..69 => format!("DELETE FROM notes WHERE kind = '{kind}' AND n = {n}"),
-            69 if word % 20 == 0 => "TRUNCATE notes".to_owned(),
+            69 if word.is_multiple_of(20) => "TRUNCATE notes".to_owned(),
             69..80 => transfer(rng, &self.users),
             80..90 => stamp(rng, user),
             90..96 => format!(
