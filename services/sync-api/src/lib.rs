@@ -21,5 +21,6 @@ pub mod sync;
 
 mod http;
 
+pub mod pruning;
 mod readiness;
 pub mod service;
