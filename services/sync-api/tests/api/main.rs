@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod admission;
+mod changes;
 mod compression;
 mod confirmation;
+mod conflicts;
 mod enrollment;
 mod errors;
 mod fixture;
@@ -14,7 +16,10 @@ mod listener;
 mod live;
 mod login;
 mod messages;
+mod oracle;
 mod outgoing;
+mod pruning;
+mod receipts;
 mod rights;
 mod snapshot;
 mod status;
