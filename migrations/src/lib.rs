@@ -5,6 +5,7 @@ mod grants;
 mod publication;
 mod replica_identity;
 mod schema;
+mod tombstones;
 
 use posduif_catalogue::{Cure, Facts, Problem, judge};
 use posduif_model::rule::RuleSet;
@@ -54,6 +55,7 @@ async fn migrate_locked(
     let applied = schema::apply(client).await?;
     let tables = replica_identity::prepare(client, rules, publication).await?;
     publication::ensure(client, publication, &tables).await?;
+    tombstones::ensure(client, rules, &tables).await?;
     if let Some(role) = service_role {
         grants::ensure(client, role, &tables).await?;
     }

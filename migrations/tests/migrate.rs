@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use posduif_migrations::{Report, migrate};
-use posduif_model::rule::{RuleSet, TableDeclaration};
+use posduif_model::rule::{RuleSet, TableDeclaration, WriteDeclaration};
 use posduif_testkit::{Database, Servers};
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -29,7 +29,7 @@ async fn published(client: &Client) -> Vec<String> {
 }
 
 /// The files in `sql`.
-const MIGRATIONS: usize = 4;
+const MIGRATIONS: usize = 5;
 
 #[tokio::test]
 async fn a_migration_can_be_repeated_and_changes_nothing_more() {
@@ -254,4 +254,89 @@ async fn reading_and_confirming_messages_leaves_users_alone() {
     client.batch_execute("UPDATE messages SET status = 'read', read_at = now()").await.unwrap();
     let after: Vec<String> = client.query_one(versions, &[]).await.unwrap().get(0);
     assert_eq!(before, after);
+}
+
+/// A table of tasks that devices may write.
+fn written(owner: &str) -> RuleSet {
+    let declared = TableDeclaration {
+        table: "tasks".parse().unwrap(),
+        buckets: vec!["shared".parse().unwrap()],
+        columns: None,
+        write: Some(WriteDeclaration {
+            owner: owner.into(),
+            columns: vec!["title".into()],
+            version: "updated_at".into(),
+        }),
+    };
+    RuleSet::new(&[declared]).unwrap()
+}
+
+const TASKS: &str = "CREATE TABLE tasks (id numeric, part int, owner_id uuid, title text, updated_at timestamptz,
+                                         PRIMARY KEY (part, id));
+                     INSERT INTO tasks VALUES (1.50, 7, '00000000-0000-0000-0000-000000000001', 'a', '2999-01-01Z'),
+                                              (2, 7, NULL, 'b', NULL), (3, 7, NULL, 'c', NULL)";
+
+async fn triggers(client: &Client) -> Vec<(String, String)> {
+    let sql = "SELECT tgrelid::regclass::text, xmin::text FROM pg_trigger WHERE tgname = 'posduif_deleted_rows' ORDER BY 1";
+    client.query(sql, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+#[tokio::test]
+async fn deleted_rows_of_tables_that_devices_write_leave_tombstones() {
+    let (_database, mut client) = fresh().await;
+    client.batch_execute(TASKS).await.unwrap();
+    migrate(&mut client, &written("owner_id"), "posduif", None).await.unwrap();
+    let found = triggers(&client).await;
+    let tables: Vec<&str> = found.iter().map(|(table, _)| table.as_str()).collect();
+    assert_eq!(tables, ["messages", "tasks", "users"]);
+    migrate(&mut client, &written("owner_id"), "posduif", None).await.unwrap();
+    assert_eq!(triggers(&client).await, found, "a trigger was made for nothing");
+
+    // Whatever the session makes of a time, a number or bytes, the key is the same.
+    client.batch_execute("SET timezone = 'CET'; DELETE FROM tasks WHERE id < 3").await.unwrap();
+    let sql = "SELECT version > now() + interval '1 hour', version > '2999-01-01Z', owner::text, deleted, device_id
+                 FROM posduif_engine.row_versions
+                WHERE table_name = 'public.tasks' AND key = sha256(convert_to(jsonb_build_array(7, $1::text::numeric)::text, 'UTF8'))";
+    for (id, in_future, owner) in
+        [("1.5", true, Some("00000000-0000-0000-0000-000000000001")), ("2", false, None)]
+    {
+        let row = client.query_one(sql, &[&id]).await.unwrap();
+        let told = (row.get(0), row.get(1), row.get(2), row.get(3), row.get::<_, String>(4));
+        assert_eq!(told, (in_future, in_future, owner, true, String::new()), "{id}");
+    }
+    let count = "SELECT count(*) FROM posduif_engine.row_versions";
+    assert_eq!(client.query_one(count, &[]).await.unwrap().get::<_, i64>(0), 2);
+
+    migrate(&mut client, &written("part"), "posduif", None).await.unwrap();
+    assert_ne!(triggers(&client).await[1], found[1], "the owner's column is another one");
+    migrate(&mut client, &rules(None), "posduif", None).await.unwrap();
+    assert_eq!(triggers(&client).await.len(), 2, "tasks are no longer declared");
+    client.batch_execute("DELETE FROM tasks").await.unwrap();
+    assert_eq!(client.query_one(count, &[]).await.unwrap().get::<_, i64>(0), 2);
+}
+
+#[tokio::test]
+async fn an_altered_table_never_makes_the_applications_own_delete_fail() {
+    for alter in [
+        "ALTER TABLE tasks RENAME owner_id TO boss",
+        "ALTER TABLE tasks ALTER owner_id TYPE text",
+        "ALTER TABLE tasks RENAME id TO number",
+        "ALTER TABLE tasks DROP COLUMN updated_at",
+        "ALTER TABLE tasks ALTER updated_at TYPE text",
+        "ALTER TABLE tasks DROP CONSTRAINT tasks_pkey",
+        "ALTER TABLE tasks RENAME TO errands",
+        "UPDATE tasks SET updated_at = 'infinity'",
+        "UPDATE tasks SET updated_at = '-infinity'",
+        "UPDATE tasks SET updated_at = '294276-12-31 23:59:59.999999Z'",
+        "ALTER TABLE tasks ALTER part TYPE text USING repeat('x', 2000)",
+    ] {
+        let (_database, mut client) = fresh().await;
+        client.batch_execute(TASKS).await.unwrap();
+        migrate(&mut client, &written("owner_id"), "posduif", None).await.unwrap();
+        client.batch_execute("DELETE FROM tasks WHERE id = 3").await.unwrap();
+        client.batch_execute(alter).await.unwrap();
+        let table = if alter.ends_with("errands") { "errands" } else { "tasks" };
+        let deleted = client.execute(&format!("DELETE FROM {table}"), &[]).await;
+        assert_eq!(deleted.unwrap_or_else(|error| panic!("{alter}: {error:?}")), 2);
+    }
 }

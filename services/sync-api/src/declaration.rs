@@ -25,6 +25,9 @@ const MESSAGE: [&str; 7] =
 /// What a user's row must not tell others.
 const SECRETS_OF_USERS: [&str; 2] = ["device_id", "enrollment_token_id"];
 
+/// What decides who a user is, and is never a device's to write.
+const FIXED_OF_USERS: [&str; 4] = ["id", "user_type", "device_id", "enrollment_token_id"];
+
 /// The name of a table in SQLite.
 pub fn local_name(table: &TableName) -> String {
     match table.schema() {
@@ -52,7 +55,7 @@ pub fn check(rules: &RuleSet) -> Result<(), Unusable> {
             None if is_public(table, "users") => Some("list its columns, some are not for others".to_owned()),
             None => None,
         };
-        if let Some(reason) = reason {
+        if let Some(reason) = reason.or_else(|| excess(declaration)) {
             return refuse(reason);
         }
     }
@@ -81,6 +84,9 @@ fn misfit(declaration: &TableDeclaration, shape: &TableShape) -> Option<String> 
             Some(_) => {}
         }
     }
+    if let Some(reason) = unwritable(declaration, shape) {
+        return Some(reason);
+    }
     let Some(listed) = &declaration.columns else {
         let all: Vec<String> = shape.columns.iter().map(|column| column.name.clone()).collect();
         return contradiction(declaration, &all);
@@ -90,6 +96,50 @@ fn misfit(declaration: &TableDeclaration, shape: &TableShape) -> Option<String> 
     }
     let missing = shape.key.iter().find(|name| !listed.contains(name))?;
     Some(format!("columns lacks {missing}, a column of the primary key"))
+}
+
+/// What a device would be let write of the messenger's own tables, and must not be.
+fn excess(declaration: &TableDeclaration) -> Option<String> {
+    let (table, write) = (&declaration.table, declaration.write.as_ref()?);
+    let owner = match table.name() {
+        "messages" => "sender_id",
+        "users" => "id",
+        _ => return None,
+    };
+    if !is_public(table, table.name()) {
+        return None;
+    }
+    let fixed = write
+        .columns
+        .iter()
+        .find(|name| is_public(table, "users") && FIXED_OF_USERS.contains(&name.as_str()));
+    let version = Some(&write.version).filter(|name| *name != "updated_at");
+    let other = Some(&write.owner).filter(|name| *name != owner);
+    fixed
+        .map(|name| format!("devices must not write column {name}"))
+        .or(other.map(|name| format!("its owner is {owner}, not {name}")))
+        .or(version.map(|name| format!("its version is updated_at, not {name}")))
+}
+
+/// What keeps devices from writing the table as it is.
+fn unwritable(declaration: &TableDeclaration, shape: &TableShape) -> Option<String> {
+    let write = declaration.write.as_ref()?;
+    let type_of = |name: &String| {
+        shape.columns.iter().find(|column| column.name == *name).map(|column| column.type_oid)
+    };
+    let named = [&write.owner, &write.version];
+    if let Some(missing) = named.into_iter().chain(&write.columns).find(|name| type_of(name).is_none()) {
+        return Some(format!("there is no column {missing}, which write names"));
+    }
+    if type_of(&write.owner) != Some(Type::UUID.oid()) {
+        return Some(format!("column {} is not of type uuid, as the owner's column must be", write.owner));
+    }
+    let times = [Type::TIMESTAMPTZ.oid(), Type::TIMESTAMP.oid()];
+    if !type_of(&write.version).is_some_and(|oid| times.contains(&oid)) {
+        return Some(format!("column {} is not of type timestamptz, as a version must be", write.version));
+    }
+    let is_key = shape.key.contains(&write.version);
+    is_key.then(|| format!("column {} is the version and must not be part of the primary key", write.version))
 }
 
 /// What speaks against sending these columns.
@@ -173,15 +223,64 @@ mod tests {
     #[test]
     fn what_is_not_listed_is_checked_once_the_table_is_known() {
         let rules = declared(
-            r#"{"table": "messages", "buckets": ["shared"], "write": {"owner": "sender_id", "columns": [], "version": "v"}}"#,
+            r#"{"table": "messages", "buckets": ["shared"], "write": {"owner": "sender_id", "columns": [], "version": "updated_at"}}"#,
         );
         assert_eq!(check(&rules), Ok(()));
         let messages = rules.find(&"messages".parse().unwrap()).unwrap();
-        let refused = check_shape(messages, &shape(&[("id", Type::UUID)])).unwrap_err().to_string();
-        assert!(refused.contains("without column sender_id"), "{refused}");
+        let narrow = [("id", Type::UUID), ("sender_id", Type::UUID), ("updated_at", Type::TIMESTAMPTZ)];
+        let refused = check_shape(messages, &shape(&narrow)).unwrap_err().to_string();
+        assert!(refused.contains("without column recipient_id"), "{refused}");
         let rules = declared(r#"{"table": "t", "buckets": ["shared"]}"#);
         let declaration = rules.find(&"t".parse().unwrap()).unwrap();
         let refused = check_shape(declaration, &shape(&[("id", Type::INT4), ("Id", Type::INT4)]));
         assert!(refused.unwrap_err().to_string().contains("column Id is the same as id"));
+    }
+
+    #[test]
+    fn what_devices_write_is_whole_and_of_the_types_that_decide() {
+        let rules = declared(
+            r#"{"table": "t", "buckets": ["shared"], "write": {"owner": "o", "columns": ["a"], "version": "v"}}"#,
+        );
+        let declaration = rules.find(&"t".parse().unwrap()).unwrap();
+        let fitting = [("id", Type::INT4), ("o", Type::UUID), ("a", Type::TEXT), ("v", Type::TIMESTAMP)];
+        assert_eq!(check_shape(declaration, &shape(&fitting)), Ok(()));
+        for (place, other, expected) in [
+            (1, ("x", Type::UUID), "there is no column o"),
+            (2, ("x", Type::TEXT), "there is no column a"),
+            (3, ("x", Type::TIMESTAMPTZ), "there is no column v"),
+            (1, ("o", Type::TEXT), "column o is not of type uuid"),
+            (3, ("v", Type::INT8), "column v is not of type timestamptz"),
+        ] {
+            let mut columns = fitting.clone();
+            columns[place] = other;
+            let refused = check_shape(declaration, &shape(&columns)).unwrap_err().to_string();
+            assert!(refused.contains(expected), "{refused}");
+        }
+        let keyed = TableShape { key: vec!["id".into(), "v".into()], ..shape(&fitting) };
+        let refused = check_shape(declaration, &keyed).unwrap_err().to_string();
+        assert!(refused.contains("must not be part of the primary key"), "{refused}");
+    }
+
+    #[test]
+    fn devices_never_decide_who_a_user_is() {
+        let users = |write: &str| {
+            declared(&format!(
+                r#"{{"table": "users", "buckets": ["shared"], "columns": ["id", "username"], "write": {write}}}"#
+            ))
+        };
+        let fine = users(r#"{"owner": "id", "columns": ["username"], "version": "updated_at"}"#);
+        assert_eq!(check(&fine), Ok(()));
+        for (write, expected) in [
+            (r#"{"owner": "id", "columns": ["user_type"], "version": "updated_at"}"#, "column user_type"),
+            (r#"{"owner": "id", "columns": ["device_id"], "version": "updated_at"}"#, "column device_id"),
+            (
+                r#"{"owner": "enrollment_token_id", "columns": [], "version": "updated_at"}"#,
+                "its owner is id",
+            ),
+            (r#"{"owner": "id", "columns": [], "version": "created_at"}"#, "its version is updated_at"),
+        ] {
+            let refused = check(&users(write)).unwrap_err().to_string();
+            assert!(refused.contains(expected), "{refused}");
+        }
     }
 }

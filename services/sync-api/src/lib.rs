@@ -7,6 +7,7 @@ pub mod metrics;
 pub mod content;
 pub mod credential;
 pub mod declaration;
+pub mod username;
 
 pub mod store;
 
@@ -16,7 +17,10 @@ pub mod tenant;
 pub mod app;
 
 pub mod enrollment;
+pub mod revocation;
 pub mod sync;
+
+pub mod live;
 
 mod http;
 

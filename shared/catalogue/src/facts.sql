@@ -66,9 +66,7 @@ SELECT json_build_object(
     'wal_level', current_setting('wal_level'),
     'encoding', current_setting('server_encoding'),
     'role', (SELECT rolname FROM role),
-    'migrated', EXISTS (
-        SELECT FROM pg_attribute
-         WHERE attrelid = to_regclass('posduif_engine.sync_epoch') AND attname = 'relations' AND NOT attisdropped),
+    'migrated', to_regclass('posduif_engine.row_versions') IS NOT NULL,
     'publication', (SELECT json_build_object(
         'oid', oid::int8, 'version', publication.xmin::text, 'all_tables', puballtables,
         'operations', pubinsert AND pubupdate AND pubdelete AND pubtruncate,

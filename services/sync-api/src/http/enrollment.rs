@@ -20,10 +20,8 @@ use crate::{
         users,
     },
     tenant::Tenant,
+    username,
 };
-
-/// Characters of a username, as its column allows.
-const LONGEST_USERNAME: usize = 200;
 
 #[derive(Default, Deserialize)]
 pub struct Invitation {
@@ -61,7 +59,7 @@ pub async fn create(app: Data<App>, web: WebUser, body: Bytes) -> Result<HttpRes
     let bound = match &invitation.username {
         None => None,
         Some(username) => {
-            let username = checked_username(username)?;
+            let username = username::parse(username)?;
             let user = database.run(async |client| users::find_mobile(client, &username).await).await?;
             Some(user.ok_or_else(ApiError::not_found)?)
         }
@@ -114,7 +112,7 @@ pub async fn complete(app: Data<App>, completion: Json<Completion>) -> Result<Ht
     let Completion { token, device_id, username, device_info } = completion.into_inner();
     let device: DeviceId =
         device_id.parse().map_err(|error| ApiError::invalid(format!("device_id: {error}")))?;
-    let username = checked_username(&username)?;
+    let username = username::parse(&username)?;
     let token = Token::parse(&token).map_err(|_| EnrollmentError::InvalidToken)?;
     let tenant = app.tenant(token.tenant()).ok_or(EnrollmentError::InvalidToken)?;
     let candidate = Candidate { device, username, info: device_info };
@@ -147,15 +145,4 @@ async fn usable(
         true => Err(EnrollmentError::InvalidToken.into()),
         false => Ok(found),
     }
-}
-
-fn checked_username(username: &str) -> Result<String, ApiError> {
-    let username = username.trim();
-    let length = username.chars().count();
-    if !(1..=LONGEST_USERNAME).contains(&length) || username.chars().any(char::is_control) {
-        return Err(ApiError::invalid(format!(
-            "a username has 1 to {LONGEST_USERNAME} characters and no control characters"
-        )));
-    }
-    Ok(username.to_owned())
 }

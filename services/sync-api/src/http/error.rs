@@ -18,7 +18,8 @@ use crate::{
     declaration::Unusable,
     enrollment::EnrollmentError,
     store::StoreError,
-    sync::SyncError,
+    sync::{SyncError, outgoing::UploadError, upload::InvalidUploadId},
+    username::InvalidUsername,
 };
 
 /// Seconds after which a caller tries again when a dependency is away.
@@ -30,10 +31,10 @@ pub struct ApiError {
     code: Code,
     /// For the caller: says what to change, nothing of the server's inside.
     message: Cow<'static, str>,
-    /// Seconds after which the caller may try again, where it may.
-    retry_after: u64,
     /// For the log.
     cause: Option<Box<dyn Error + Send + Sync>>,
+    /// Seconds after which a caller that was turned away tries again.
+    retry_after: u64,
 }
 
 /// The one place where a code gets its status.
@@ -54,7 +55,13 @@ const fn status_of(code: Code) -> StatusCode {
 
 impl ApiError {
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        ApiError { code, message: message.into(), retry_after: RETRY_SECONDS, cause: None }
+        ApiError { code, message: message.into(), cause: None, retry_after: RETRY_SECONDS }
+    }
+
+    /// Callers that are turned away together shall not come back together.
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = seconds;
+        self
     }
 
     pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
@@ -203,7 +210,7 @@ impl From<SyncError> for ApiError {
             }
             SyncError::NotReady(awaited) => ApiError::new(Code::SyncError, awaited),
             SyncError::Busy { seconds } => {
-                ApiError { retry_after: seconds, ..ApiError::new(Code::SyncError, error.to_string()) }
+                ApiError::new(Code::SyncError, error.to_string()).retry_after(seconds)
             }
             SyncError::Cursor(_) => ApiError::internal(error),
             SyncError::Unusable(error) => error.into(),
@@ -239,6 +246,28 @@ impl From<EnrollmentError> for ApiError {
 impl From<InvalidContent> for ApiError {
     fn from(error: InvalidContent) -> Self {
         ApiError::new(error.code(), error.to_string())
+    }
+}
+
+impl From<InvalidUsername> for ApiError {
+    fn from(error: InvalidUsername) -> Self {
+        ApiError::invalid(error.to_string())
+    }
+}
+
+impl From<InvalidUploadId> for ApiError {
+    fn from(error: InvalidUploadId) -> Self {
+        ApiError::invalid(error.to_string())
+    }
+}
+
+impl From<UploadError> for ApiError {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::NameTaken => ApiError::new(Code::Conflict, error.to_string()),
+            UploadError::InvalidId(error) => error.into(),
+            UploadError::Store(error) => error.into(),
+        }
     }
 }
 

@@ -58,6 +58,10 @@ struct LocalColumn<'a> {
 #[derive(Serialize)]
 struct Write<'a> {
     columns: &'a [String],
+    /// The column that says whose row it is.
+    owner: &'a str,
+    /// The column that says which of two versions wins.
+    version: &'a str,
 }
 
 pub async fn instructions(app: Data<App>, device: Device) -> Result<HttpResponse, ApiError> {
@@ -110,14 +114,17 @@ fn table<'a>(declaration: &'a TableDeclaration, shape: &'a TableShape, types: &T
         }
     };
     let list = List::of(&declaration.table);
-    // Of other tables nothing can be uploaded yet: a device must not take writes that the server will refuse.
-    let write = declaration.write.as_ref().filter(|_| list == List::Messages);
+    let write = declaration.write.as_ref();
     Table {
         name: &declaration.table,
         local_name: local_name(&declaration.table),
         list: list.name(),
         primary_key: &shape.key,
         columns,
-        write: write.map(|write| Write { columns: &write.columns }),
+        write: write.map(|write| Write {
+            columns: &write.columns,
+            owner: &write.owner,
+            version: &write.version,
+        }),
     }
 }

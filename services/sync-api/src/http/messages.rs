@@ -45,7 +45,8 @@ pub async fn send(app: Data<App>, web: WebUser, draft: Json<Draft>) -> Result<Ht
     let unknown = || ApiError::new(Code::InvalidRecipient, "the recipient does not exist");
     let recipient = recipient_id.parse().map_err(|_| unknown())?;
     let now = app.clock.now();
-    let new = NewMessage { id: Uuid::new_v4(), recipient, content, created_at: now, updated_at: now };
+    let id = Uuid::new_v4();
+    let new = NewMessage { id, recipient, content, created_at: now, updated_at: now, is_dated: false };
     let insertion = repeat_while_contended(async || {
         web.tenant.database.run(async |client| messages::insert(client, web.user, &new).await).await
     });

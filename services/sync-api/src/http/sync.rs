@@ -7,6 +7,7 @@ use actix_web::{
 };
 use posduif_runtime::config::MAX_BATCH_SIZE;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{auth::Device, error::ApiError, request::Requests, written::Written};
 use crate::{
@@ -72,25 +73,20 @@ pub async fn outgoing(
     request: HttpRequest,
     payload: Payload,
 ) -> Result<HttpResponse, actix_web::Error> {
-    let upload = Json::<Upload>::from_request(&request, &mut payload.into_inner()).await?.into_inner();
-    Ok(apply(&app, &device, upload).await?)
+    let body = Json::<Box<RawValue>>::from_request(&request, &mut payload.into_inner()).await?.into_inner();
+    Ok(apply(&app, &device, body.get()).await?)
 }
 
-async fn apply(app: &App, device: &Device, upload: Upload) -> Result<HttpResponse, ApiError> {
+async fn apply(app: &App, device: &Device, body: &str) -> Result<HttpResponse, ApiError> {
+    let upload: Upload<'_> = serde_json::from_str(body)
+        .map_err(|error| ApiError::invalid(format!("the body cannot be read: {error}")))?;
     if upload.len() > MOST_ITEMS {
         return Err(ApiError::new(
             Code::PayloadTooLarge,
             format!("an upload has at most {MOST_ITEMS} items; send the rest in another one"),
         ));
     }
-    let now = app.clock.now();
-    let receipt = outgoing::apply(&device.tenant, &device.device, device.user, upload, now).await?;
-    tracing::debug!(
-        tenant = %device.tenant.id,
-        device = %device.device,
-        synced = receipt.synced_count,
-        failed = receipt.failed_count,
-        "upload applied"
-    );
-    Ok(HttpResponse::Ok().json(receipt))
+    let Device { tenant, device, user } = device;
+    let answer = outgoing::apply(tenant, &app.rules, device, *user, &upload, body, app.clock.now()).await?;
+    Ok(HttpResponse::Ok().content_type(ContentType::json()).body(answer))
 }

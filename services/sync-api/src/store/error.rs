@@ -36,7 +36,8 @@ impl From<tokio_postgres::Error> for StoreError {
             ("42P01" | "42703", _) => StoreError::Missing(told()),
             // Read-only, or a transaction that was idle for too long.
             ("25006" | "25P03", _) | (_, "08" | "53" | "57" | "58") => StoreError::Unavailable(told()),
-            (_, "22" | "23" | "44" | "P0") => StoreError::Rejected(code.to_owned()),
+            // 428C9: a value for a column that always makes its own. 54: too deep, or too large for an index.
+            ("428C9", _) | (_, "22" | "23" | "44" | "54" | "P0") => StoreError::Rejected(code.to_owned()),
             _ => StoreError::Unexpected(told()),
         }
     }

@@ -32,6 +32,8 @@ pub struct NewMessage {
     pub content: Content,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
+    /// Whether its times are its sender's, and not those of its arrival.
+    pub is_dated: bool,
 }
 
 /// What became of a message to be stored.

@@ -1,16 +1,24 @@
 //! All SQL of the API, one file per table; nothing outside this folder names a column.
 
 pub mod catalogue;
+pub mod columns;
 pub mod credentials;
 mod database;
 pub mod devices;
 pub mod enrollment_tokens;
 pub mod error;
 pub mod messages;
+pub mod presence;
+pub mod row_versions;
+pub mod sent_messages;
 pub mod snapshot;
 pub mod sync_metadata;
+pub mod upload_receipts;
 pub mod users;
 pub mod wal;
+pub mod winners;
+pub mod writable;
+mod writing;
 
 use std::time::Duration;
 

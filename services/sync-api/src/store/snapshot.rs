@@ -82,8 +82,23 @@ impl SnapshotTable {
         limit: usize,
     ) -> Result<Vec<SnapshotRow>, StoreError> {
         let sql = self.sql(bucket, user, after, limit);
+        self.rows(transaction, &sql).await
+    }
+
+    /// The rows that a condition is true of.
+    pub async fn matching(
+        &self,
+        transaction: &Transaction<'_>,
+        condition: &str,
+    ) -> Result<Vec<SnapshotRow>, StoreError> {
+        let columns: Vec<String> = self.columns.iter().map(|column| quote_identifier(&column.name)).collect();
+        let sql = format!("SELECT {} FROM {} WHERE {condition}", columns.join(", "), self.name.to_sql());
+        self.rows(transaction, &sql).await
+    }
+
+    async fn rows(&self, transaction: &Transaction<'_>, sql: &str) -> Result<Vec<SnapshotRow>, StoreError> {
         // The simple protocol answers in the types' text output form; a cast to text differs from it.
-        let answer = transaction.simple_query(&sql).await?;
+        let answer = transaction.simple_query(sql).await?;
         let rows = answer.iter().filter_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,

@@ -89,3 +89,17 @@ pub async fn note(client: &impl GenericClient, seen: &[Seen]) -> Result<(), Stor
     client.execute(&statement, &[&ids, &times, &commits]).await?;
     Ok(())
 }
+
+/// Notes how many writes stay on the device.
+pub async fn note_pending(
+    client: &impl GenericClient,
+    device: &DeviceId,
+    pending: u32,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE public.sync_metadata SET pending_outgoing_count = $2, updated_at = now()
+                WHERE device_id = $1 AND pending_outgoing_count <> $2";
+    let statement = client.prepare_cached(sql).await?;
+    let pending = i32::try_from(pending).unwrap_or(i32::MAX);
+    client.execute(&statement, &[&device.as_str(), &pending]).await?;
+    Ok(())
+}

@@ -15,8 +15,15 @@ pub mod held;
 pub mod incoming;
 pub mod status;
 
+pub mod change;
+pub mod input;
+mod message;
+mod moment;
 pub mod upload;
 
+mod attempt;
+pub mod outcome;
 pub mod outgoing;
+mod row;
 
 pub use error::SyncError;

@@ -1,26 +1,45 @@
 //! The items of an upload in, what is to be done with each out; one bad item never spoils another.
 
-use chrono::{DateTime, TimeDelta, Utc};
-use posduif_model::UserId;
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::{code::Code, content::Content, store::messages::NewMessage};
+use super::{
+    change::{self, RowWrite, Writer},
+    message,
+};
+use crate::{
+    code::Code,
+    store::{messages::NewMessage, upload_receipts::UploadKey},
+};
 
 /// The most items of one upload.
 pub const MOST_ITEMS: usize = 10_000;
-/// How far ahead of the server's a device's clock is believed.
-const MOST_AHEAD: TimeDelta = TimeDelta::minutes(5);
+/// The longest name of an upload.
+const LONGEST_ID: usize = 64;
 
 /// An upload whose items are not looked at yet.
 #[derive(Debug, Default, Deserialize)]
-pub struct Upload {
-    messages: Option<Vec<Box<RawValue>>>,
-    reads: Option<Vec<Box<RawValue>>>,
-    users: Option<Vec<Box<RawValue>>>,
-    changes: Option<Vec<Box<RawValue>>>,
+pub struct Upload<'a> {
+    upload_id: Option<String>,
+    /// The writes that stay on the device.
+    pub pending_outgoing_count: Option<u32>,
+    #[serde(borrow)]
+    messages: Option<Vec<&'a RawValue>>,
+    #[serde(borrow)]
+    users: Option<Vec<&'a RawValue>>,
+    #[serde(borrow)]
+    changes: Option<Vec<&'a RawValue>>,
+    #[serde(borrow)]
+    reads: Option<Vec<&'a RawValue>>,
 }
+
+/// The upload's name cannot be one.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("upload_id has 1 to {LONGEST_ID} characters from A-Z a-z 0-9 . _ : -")]
+pub struct InvalidUploadId;
 
 /// One item of an upload.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,10 +63,11 @@ pub enum Name {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Send(NewMessage),
+    Write(RowWrite),
     MarkRead(Uuid),
 }
 
-/// Why an item was not taken.
+/// Why an item was not taken; no text quotes a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub code: Code,
@@ -58,20 +78,23 @@ impl Refusal {
     pub fn new(code: Code, error: impl Into<String>) -> Self {
         Refusal { code, error: error.into() }
     }
-}
 
-fn invalid(error: impl Into<String>) -> Refusal {
-    Refusal::new(Code::ValidationError, error)
-}
+    pub fn invalid(error: impl Into<String>) -> Self {
+        Refusal::new(Code::ValidationError, error)
+    }
 
-#[derive(Deserialize)]
-struct MessageItem {
-    id: String,
-    sender_id: Option<String>,
-    recipient_id: String,
-    content: String,
-    created_at: Option<String>,
-    updated_at: Option<String>,
+    pub fn no_such_row() -> Self {
+        Refusal::new(Code::NotFound, "no such row")
+    }
+
+    /// The parser's other sentences quote what they found.
+    pub fn unreadable(what: &str, error: &serde_json::Error) -> Self {
+        let told = error.to_string();
+        match told.split(" at line ").next().filter(|told| told.starts_with("missing field")) {
+            Some(missing) => Refusal::invalid(format!("not {what}: {missing}")),
+            None => Refusal::invalid(format!("not {what}: a member is not what it has to be")),
+        }
+    }
 }
 
 /// What names an item that cannot be read otherwise.
@@ -91,10 +114,20 @@ impl Label {
     }
 }
 
-impl Upload {
+impl Action {
+    /// Whether doing it again at another time would do the same.
+    fn is_repeatable(&self) -> bool {
+        match self {
+            Action::Send(_) | Action::MarkRead(_) => true,
+            Action::Write(row) => row.version.is_some(),
+        }
+    }
+}
+
+impl Upload<'_> {
     /// How many items there are.
     pub fn len(&self) -> usize {
-        let lists = [&self.messages, &self.reads, &self.users, &self.changes];
+        let lists = [&self.messages, &self.users, &self.changes, &self.reads];
         lists.into_iter().flatten().map(Vec::len).sum()
     }
 
@@ -102,61 +135,65 @@ impl Upload {
         self.len() == 0
     }
 
-    /// Every item in the order of the upload: messages, reads, then what is refused as a kind.
-    pub fn items(self, own: UserId, now: DateTime<Utc>) -> Vec<Item> {
-        let messages = self.messages.unwrap_or_default();
-        let messages = messages.iter().map(|raw| Item {
+    /// Every item in the order in which they are taken: messages, users, changes, reads.
+    ///
+    /// What others may refer to comes first.
+    pub fn items(&self, writer: &Writer<'_>) -> Vec<Item> {
+        let messages = self.messages.iter().flatten().map(|raw| Item {
             name: Name::Message(Label::of(raw).id),
-            action: message(raw, own, now).map(Action::Send),
+            action: writer
+                .grants_messages()
+                .and_then(|()| message::parse(raw.get(), writer.user, writer.now).map(Action::Send)),
         });
-        let reads = self.reads.unwrap_or_default();
-        let reads = reads.iter().map(|raw| Item { name: row_of_message(raw), action: read(raw) });
-        let users = self.users.unwrap_or_default();
-        let users = users.iter().map(|raw| Item {
+        let users = self.users.iter().flatten().map(|raw| Item {
             name: Name::Row { table: "public.users".into(), key: json!({ "id": Label::of(raw).id }) },
-            action: Err(invalid("changes of users cannot be uploaded to this version of the server")),
+            action: change::user(raw.get(), writer),
         });
-        let changes = self.changes.unwrap_or_default();
-        let changes = changes.iter().map(|raw| {
+        let changes = self.changes.iter().flatten().map(|raw| {
             let Label { table, key, .. } = Label::of(raw);
-            let action = Err(invalid("changes of tables cannot be uploaded to this version of the server"));
-            Item { name: Name::Row { table, key }, action }
+            Item { name: Name::Row { table, key }, action: change::parse(raw.get(), writer) }
         });
-        messages.chain(reads).chain(users).chain(changes).collect()
+        let reads =
+            self.reads.iter().flatten().map(|raw| Item { name: row_of_message(raw), action: read(raw) });
+        messages.chain(users).chain(changes).chain(reads).collect()
+    }
+
+    /// What names the upload, if anything does: the device, or else its body, where doing it again would do the same.
+    ///
+    /// # Errors
+    /// Where the device's name cannot be one.
+    pub fn key(&self, body: &str, items: &[Item]) -> Result<Option<UploadKey>, InvalidUploadId> {
+        let body_hash: [u8; 32] = Sha256::digest(body.as_bytes()).into();
+        let id = match &self.upload_id {
+            Some(id) if is_id(id) => id.clone(),
+            Some(_) => return Err(InvalidUploadId),
+            None => {
+                let is_repeatable = |item: &Item| item.action.as_ref().is_ok_and(Action::is_repeatable);
+                let refused = |item: &Item| item.action.is_err();
+                if items.is_empty() || !items.iter().all(|item| is_repeatable(item) || refused(item)) {
+                    return Ok(None);
+                }
+                // Longer than any name that a device can give.
+                let hash: String = body_hash.iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("sha256:{hash}")
+            }
+        };
+        Ok(Some(UploadKey { id, body_hash }))
+    }
+
+    /// Whether the device itself named the upload.
+    pub fn is_named(&self) -> bool {
+        self.upload_id.is_some()
     }
 }
 
-fn message(raw: &RawValue, own: UserId, now: DateTime<Utc>) -> Result<NewMessage, Refusal> {
-    let item: MessageItem =
-        serde_json::from_str(raw.get()).map_err(|error| invalid(format!("not a message: {error}")))?;
-    let id = Uuid::try_parse(&item.id).map_err(|_| invalid("id is not a UUID"))?;
-    if let Some(sender) = &item.sender_id {
-        let sender: UserId = sender.parse().map_err(|_| invalid("sender_id is not a UUID"))?;
-        if sender != own {
-            return Err(Refusal::new(Code::Forbidden, "a device sends messages as its own user only"));
-        }
-    }
-    let recipient = item.recipient_id.parse().map_err(|_| invalid("recipient_id is not a UUID"))?;
-    let content =
-        Content::parse(item.content).map_err(|error| Refusal::new(error.code(), error.to_string()))?;
-    let created_at = instant(item.created_at.as_deref(), "created_at", now)?;
-    let updated_at = match item.updated_at {
-        Some(text) => instant(Some(&text), "updated_at", now)?,
-        None => created_at,
-    };
-    Ok(NewMessage { id, recipient, content, created_at, updated_at })
-}
-
-/// A device's time, at most a little ahead of the server's; the server's own where it names none.
-fn instant(text: Option<&str>, name: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, Refusal> {
-    let Some(text) = text else { return Ok(now) };
-    let told = DateTime::parse_from_rfc3339(text)
-        .map_err(|_| invalid(format!("{name} is not a time of RFC 3339, such as 2026-01-15T10:45:00Z")))?;
-    Ok(told.to_utc().min(now + MOST_AHEAD))
+fn is_id(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
+    (1..=LONGEST_ID).contains(&text.len()) && text.bytes().all(fits)
 }
 
 fn read(raw: &RawValue) -> Result<Action, Refusal> {
-    let id = serde_json::from_str::<Uuid>(raw.get()).map_err(|_| invalid("the id is not a UUID"))?;
+    let id = serde_json::from_str::<Uuid>(raw.get()).map_err(|_| Refusal::invalid("the id is not a UUID"))?;
     Ok(Action::MarkRead(id))
 }
 
@@ -165,74 +202,10 @@ fn row_of_message(raw: &RawValue) -> Name {
     Name::Row { table: "public.messages".into(), key: json!({ "id": id }) }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OWN: &str = "00000000-0000-0000-0000-000000000001";
-    const OTHER: &str = "00000000-0000-0000-0000-000000000002";
-
-    fn items(body: &str) -> Vec<Item> {
-        let now = DateTime::parse_from_rfc3339("2026-01-15T10:45:00Z").unwrap().to_utc();
-        serde_json::from_str::<Upload>(body).unwrap().items(OWN.parse().unwrap(), now)
-    }
-
-    fn code(message: &str) -> Code {
-        let items = items(&format!(r#"{{"messages":[{message}]}}"#));
-        items[0].action.as_ref().unwrap_err().code
-    }
-
-    fn sent(members: &str) -> String {
-        format!(r#"{{"id":"{OWN}","recipient_id":"{OTHER}",{members}}}"#)
-    }
-
-    #[test]
-    fn each_bad_message_is_refused_by_itself() {
-        for (message, expected) in [
-            ("7".to_owned(), Code::ValidationError),
-            (r#"{"id":"x","recipient_id":"y","content":"z"}"#.to_owned(), Code::ValidationError),
-            (sent(r#""content":"a\u0000b""#), Code::ValidationError),
-            (sent(r#""content":"\ud800""#), Code::ValidationError),
-            (sent(r#""content":" ""#), Code::EmptyMessage),
-            (sent(r#""content":"a","created_at":"yesterday""#), Code::ValidationError),
-            (sent(&format!(r#""content":"a","sender_id":"{OTHER}""#)), Code::Forbidden),
-            (sent(&format!(r#""content":"{}""#, "x".repeat(70_000))), Code::ValidationError),
-        ] {
-            assert_eq!(code(&message), expected, "{message:.80}");
-        }
-    }
-
-    #[test]
-    fn a_bad_message_is_still_named_where_its_id_can_be_read() {
-        let items = items(r#"{"messages":[{"id":"m1","content":"\ud800"},{"id":"\ud800"},[]]}"#);
-        let names: Vec<_> = items.iter().map(|item| item.name.clone()).collect();
-        assert_eq!(
-            names,
-            [Name::Message("m1".into()), Name::Message(Value::Null), Name::Message(Value::Null)]
-        );
-    }
-
-    #[test]
-    fn a_clock_far_ahead_is_set_back_to_five_minutes() {
-        let far =
-            r#""content":"a","created_at":"2026-01-15T12:00:00+01:00","updated_at":"9999-12-31T23:59:59Z""#;
-        let items = items(&format!(r#"{{"messages":[{}]}}"#, sent(far)));
-        let Ok(Action::Send(message)) = &items[0].action else { panic!("{items:?}") };
-        assert_eq!(message.created_at.to_rfc3339(), "2026-01-15T10:50:00+00:00");
-        assert_eq!(message.updated_at.to_rfc3339(), "2026-01-15T10:50:00+00:00");
-    }
-
-    #[test]
-    fn what_cannot_be_taken_yet_is_reported_and_not_dropped() {
-        let items = items(&format!(
-            r#"{{"reads":["{OWN}","x"],"users":[{{"id":"u"}}],"changes":[{{"table":"public.t","key":{{"k":1}}}}]}}"#
-        ));
-        assert_eq!(items[0].action, Ok(Action::MarkRead(OWN.parse().unwrap())));
-        assert!(
-            items[1..]
-                .iter()
-                .all(|item| item.action.as_ref().is_err_and(|r| r.code == Code::ValidationError))
-        );
-        assert_eq!(items[3].name, Name::Row { table: "public.t".into(), key: json!({"k": 1}) });
-    }
+/// The time that an upload is taken at, as its answer tells it.
+pub fn taken_at(now: DateTime<Utc>) -> DateTime<Utc> {
+    chrono::SubsecRound::trunc_subsecs(now, 3)
 }
+
+#[cfg(test)]
+mod tests;

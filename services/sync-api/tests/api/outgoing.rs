@@ -54,14 +54,14 @@ async fn bad_items_are_reported_and_the_good_ones_between_them_are_stored() {
     let (api, ann, bob) = start().await;
     let taken = message(bob, "first");
     ok(api.outgoing(&ann, &json!({ "messages": [taken] }))).await;
-    let mut other = message(bob, "another content");
+    let mut other = message(ann.user, "to another");
     other["id"] = taken["id"].clone();
     let mut foreign = message(bob, "as bob");
     foreign["sender_id"] = json!(bob);
     let nobody: UserId = "00000000-0000-0000-0000-000000000009".parse().unwrap();
     let good = [message(bob, "good 1"), message(bob, "good 2"), message(bob, "good 3")];
     let body = format!(
-        r#"{{"messages":[{},{{"id":"no-uuid","recipient_id":"{bob}","content":"x"}},{},{},{},{},{},{{"id":"{}","recipient_id":"{bob}","content":"\ud800"}},{}],"users":[{{"id":"{}","username":"x"}}],"changes":[{{"table":"public.tasks","op":"upsert","key":{{"id":1}},"row":{{}}}}]}}"#,
+        r#"{{"messages":[{},{{"id":"no-uuid","recipient_id":"{bob}","content":"x"}},{},{},{},{},{},{{"id":"{}","recipient_id":"{bob}","content":"\ud800"}},{}],"users":[{{"id":"{}","user_type":"web"}}],"changes":[{{"table":"public.tasks","op":"upsert","key":{{"id":1}},"row":{{}}}}]}}"#,
         good[0],
         message(bob, "nul \u{0}"),
         other,
@@ -88,6 +88,7 @@ async fn bad_items_are_reported_and_the_good_ones_between_them_are_stored() {
     assert_eq!(receipt["failed_messages"][0]["message_id"], "no-uuid");
     assert_eq!(receipt["failed_messages"][5]["message_id"], Uuid::nil().to_string());
     assert_eq!(pluck(&receipt["failed"], "table"), ["public.users", "public.tasks"]);
+    assert_eq!(pluck(&receipt["failed"], "code"), ["FORBIDDEN", "NOT_FOUND"]);
     assert_eq!(receipt["failed"][1]["key"], json!({"id": 1}));
     let contents: Vec<String> = stored(&api).await.into_iter().map(|(content, _)| content).collect();
     assert_eq!(contents, ["first", "good 1", "good 2", "good 3"]);
@@ -126,6 +127,8 @@ async fn whatever_the_database_says_of_one_item_leaves_the_other_items_alone() {
         ("CREATE TRIGGER t BEFORE INSERT", "undefined_table", "INTERNAL_ERROR"),
         ("CREATE TRIGGER t BEFORE INSERT", "feature_not_supported", "INTERNAL_ERROR"),
         ("CREATE TRIGGER t BEFORE INSERT", "raise_exception", "VALIDATION_ERROR"),
+        ("CREATE TRIGGER t BEFORE INSERT", "unique_violation", "CONFLICT"),
+        ("CREATE TRIGGER t BEFORE INSERT", "statement_too_complex", "VALIDATION_ERROR"),
         (deferred.as_str(), "check_violation", "VALIDATION_ERROR"),
         (deferred.as_str(), "insufficient_privilege", "INTERNAL_ERROR"),
     ] {

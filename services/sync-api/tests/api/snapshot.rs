@@ -153,13 +153,14 @@ async fn a_new_epoch_ends_a_snapshot_at_every_stage() {
 
 const TASKS: &str = "sync:
   tables:
-    - {table: public.tasks, buckets: ['user:{owner_id}'], columns: [id, code], write: {owner: owner_id, columns: [code], version: id}}
+    - {table: public.tasks, buckets: ['user:{owner_id}'], columns: [id, code], write: {owner: owner_id, columns: [code], version: updated_at}}
     - {table: public.later, buckets: [shared]}
 ";
 
 #[tokio::test]
 async fn declared_tables_come_as_changes_with_their_listed_columns_only() {
     let api = Api::with(TASKS).await;
+    api.sql.batch_execute("ALTER TABLE tasks ADD updated_at timestamptz").await.unwrap();
     let (_, jwt) = api.web_user("bob").await;
     let ann = api.phone(&jwt, "ann").await;
     let ben = api.phone(&jwt, "ben").await;
@@ -183,8 +184,7 @@ async fn declared_tables_come_as_changes_with_their_listed_columns_only() {
             {"name": "id", "type": "INTEGER", "nullable": false},
             {"name": "code", "type": "TEXT", "nullable": true},
         ],
-        // Only messages can be uploaded so far.
-        "write": null,
+        "write": {"columns": ["code"], "owner": "owner_id", "version": "updated_at"},
     });
     assert_eq!(told["tables"][1], expected);
 }
@@ -203,8 +203,10 @@ async fn the_instructions_describe_the_messenger() {
     assert_eq!(told["sync_config"], config);
     let [messages, users] = [0, 1].map(|index| &told["tables"][index]);
     assert_eq!((&messages["list"], &users["list"]), (&json!("messages"), &json!("users")));
-    assert_eq!(messages["write"], json!({"columns": ["recipient_id", "content"]}));
-    assert_eq!(users["write"], Value::Null);
+    let write =
+        |columns: &[&str], owner: &str| json!({"columns": columns, "owner": owner, "version": "updated_at"});
+    assert_eq!(messages["write"], write(&["recipient_id", "content"], "sender_id"));
+    assert_eq!(users["write"], write(&["username"], "id"));
     assert!(pluck(&messages["columns"], "name").contains(&"status"));
     assert!(!pluck(&users["columns"], "name").contains(&"device_id"));
 }
