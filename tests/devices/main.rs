@@ -25,5 +25,6 @@ mod phone;
 
 mod cut;
 mod lives;
+mod owned;
 mod replicas;
 mod snapshots;
