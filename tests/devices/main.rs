@@ -8,6 +8,7 @@
 mod run;
 
 mod dns;
+mod recorder;
 
 mod balancer;
 mod site;
@@ -22,8 +23,10 @@ mod watch;
 mod writer;
 
 mod phone;
+mod verdict;
 
 mod cut;
 mod lives;
 mod replicas;
+mod rule;
 mod snapshots;
