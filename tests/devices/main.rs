@@ -30,3 +30,4 @@ mod lives;
 mod replicas;
 mod rule;
 mod snapshots;
+mod streams;
