@@ -12,8 +12,6 @@ mod recorder;
 
 mod balancer;
 mod site;
-#[path = "../ring/web.rs"]
-#[allow(dead_code, reason = "the tests of the ring use more of it")]
 mod web;
 
 mod shape;

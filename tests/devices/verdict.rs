@@ -17,13 +17,15 @@ const MOST_AHEAD: TimeDelta = TimeDelta::minutes(5);
 /// Table and id.
 pub type RowId = (String, String);
 
+/// The columns that devices write; `None`: the row is deleted.
+pub type Written = Option<BTreeMap<String, Value>>;
+
 /// A row as it was uploaded, or its deletion.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Version {
     pub at: DateTime<Utc>,
     pub device: String,
-    /// The columns that devices write; `None`: deleted.
-    pub row: Option<BTreeMap<String, Value>>,
+    pub row: Written,
 }
 
 /// What each row should be.
@@ -93,7 +95,7 @@ impl Verdict {
 }
 
 /// The versions in an upload, in the order in which the server takes them.
-fn items(body: &Value) -> Vec<(RowId, DateTime<Utc>, Option<BTreeMap<String, Value>>)> {
+fn items(body: &Value) -> Vec<(RowId, DateTime<Utc>, Written)> {
     let list = |name: &str| body[name].as_array().cloned().unwrap_or_default();
     let written = |row: &Value| {
         let columns = row.as_object().unwrap().iter();
