@@ -83,6 +83,11 @@ impl Balancer {
         sent.await
     }
 
+    /// How many requests each server of a backend is answering now.
+    pub async fn sessions(&self, backend: &str) -> anyhow::Result<BTreeMap<String, f64>> {
+        self.metric(backend, "haproxy_server_current_sessions", "").await
+    }
+
     /// A metric of a backend, by server.
     async fn metric(&self, backend: &str, name: &str, label: &str) -> anyhow::Result<BTreeMap<String, f64>> {
         let text = self.client.get(&self.metrics).send().await?.error_for_status()?.text().await?;

@@ -178,6 +178,8 @@ async fn a_phone_that_was_away_for_longer_than_the_log_keeps_loses_no_unsent_wri
     let summary = sync(&device).await;
     device.send_message(web, "3 written offline").unwrap();
     assert!(device.mark_read(read).unwrap());
+    let task = "INSERT INTO tasks (id, title, done) VALUES (?1, 'made offline', false)";
+    device.connection().execute(task, [Uuid::new_v4().to_string()]).unwrap();
     client.execute("DELETE FROM messages WHERE id = $1", &[&deleted]).await.unwrap();
     message(&client, web, user, "4 received meanwhile").await;
     months_pass(&site, &client, summary.lsn.unwrap()).await;
@@ -187,6 +189,8 @@ async fn a_phone_that_was_away_for_longer_than_the_log_keeps_loses_no_unsent_wri
     agrees(&site, &client, &device).await;
     assert_eq!(contents(&device), ["2 read offline", "3 written offline", "4 received meanwhile"]);
     assert_eq!(stored(&client, "3 written offline").await, 1);
+    let task = "SELECT count(*) FROM tasks WHERE title = 'made offline' AND owner_id = $1";
+    assert_eq!(client.query_one(task, &[&user.uuid()]).await.unwrap().get::<_, i64>(0), 1);
     let status = "SELECT status FROM messages WHERE content = '2 read offline'";
     assert_eq!(client.query_one(status, &[]).await.unwrap().get::<_, String>(0), "read");
     assert!(device.rejected().unwrap().is_empty());
@@ -240,7 +244,7 @@ async fn a_revoked_phone_keeps_its_unsent_writes_until_it_is_enrolled_again() {
     device.send_message(web, "1 sent").unwrap();
     agrees(&site, &client, &device).await;
     let id = device.device_id().clone();
-    revoke(&site, &client, &device).await;
+    site.web.revoke(&id).await;
     device.send_message(web, "2 written while revoked").unwrap();
     for _ in 0..2 {
         assert!(matches!(device.sync().await, Err(Error::Unauthorized(_))));
@@ -260,14 +264,4 @@ async fn a_revoked_phone_keeps_its_unsent_writes_until_it_is_enrolled_again() {
 
 async fn client_user(client: &Client) -> UserId {
     UserId::new(client.query_one("SELECT id FROM users WHERE username = 'Joe'", &[]).await.unwrap().get(0))
-}
-
-/// As an operator does by SQL; the API's replicas remember credentials in Redis.
-async fn revoke(site: &Site, client: &Client, device: &Device) {
-    let sql = "UPDATE devices SET revoked_at = now() WHERE id = $1";
-    client.execute(sql, &[&device.device_id().as_str()]).await.unwrap();
-    let tenant: TenantId = site.database.name().parse().unwrap();
-    let mut redis = connect(Servers::shared().await.redis_url(), UNHURRIED).await.unwrap();
-    let key = Keys::new(&tenant).device_auth(device.device_id());
-    let () = redis::cmd("DEL").arg(key).query_async(&mut redis).await.unwrap();
 }

@@ -8,11 +8,10 @@
 mod run;
 
 mod dns;
+mod recorder;
 
 mod balancer;
 mod site;
-#[path = "../ring/web.rs"]
-#[allow(dead_code, reason = "the tests of the ring use more of it")]
 mod web;
 
 mod shape;
@@ -22,8 +21,12 @@ mod watch;
 mod writer;
 
 mod phone;
+mod verdict;
 
 mod cut;
 mod lives;
+mod owned;
 mod replicas;
+mod rule;
 mod snapshots;
+mod streams;

@@ -122,10 +122,10 @@ impl Writer {
             69 if word.is_multiple_of(20) => "TRUNCATE notes".to_owned(),
             69..80 => transfer(rng, &self.users),
             80..90 => stamp(rng, user),
-            90..96 => format!(
+            90..94 => format!(
                 "INSERT INTO messages (sender_id, recipient_id, content) VALUES ('{user}', '{other}', '{word}')"
             ),
-            96..98 => format!(
+            94..96 => format!(
                 "UPDATE messages SET status = 'read', read_at = now() WHERE id = (
                     SELECT id FROM messages WHERE recipient_id = '{user}' AND status <> 'read' LIMIT 1)"
             ),

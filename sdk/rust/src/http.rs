@@ -3,7 +3,9 @@
 use std::{io::Write, time::Duration};
 
 use flate2::{Compression, write::GzEncoder};
-use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode, header, redirect};
+use reqwest::{
+    Client, ClientBuilder, RequestBuilder, Response, StatusCode, header, header::HeaderValue, redirect,
+};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use url::Url;
@@ -21,6 +23,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
 const LARGEST_ANSWER: usize = 128 * 1024 * 1024;
 /// Uploads from this size on are compressed.
 const COMPRESS_FROM: usize = 1024;
+/// Proxies take few KiB of headers.
+const LONGEST_EVENT_ID: usize = 4 * 1024;
 /// The server's refusals are short; the pages of strangers need not be read to their end.
 const LARGEST_REFUSAL: usize = 256 * 1024;
 
@@ -103,7 +107,9 @@ impl Http {
         let mut request = authorized(self.streams.get(url), device)
             .header(header::ACCEPT, "text/event-stream")
             .header(header::CACHE_CONTROL, "no-cache");
-        if let Some(id) = last_event_id {
+        // A sync follows each greeting, so an id that no header can carry is not needed.
+        let id = last_event_id.filter(|id| id.len() <= LONGEST_EVENT_ID);
+        if let Some(id) = id.and_then(|id| HeaderValue::from_str(id).ok()) {
             request = request.header("Last-Event-ID", id);
         }
         request.send().await.map_err(unreached)

@@ -24,5 +24,6 @@ pub mod live;
 
 mod http;
 
+pub mod pruning;
 mod readiness;
 pub mod service;

@@ -21,7 +21,7 @@ use crate::{
     },
     live::Hub,
     metrics::RequestMetrics,
-    readiness, sightings,
+    pruning, readiness, sightings,
 };
 
 /// How long a client may take to send the head of a request.
@@ -52,6 +52,12 @@ pub fn start(config: &Config, tasks: &Tasks) -> Result<(), StartError> {
     tasks.spawn("sightings", async move {
         let (app, shutdown) = written;
         sightings::write_down(&app, app.api.last_seen_interval, shutdown).await;
+        Ok(())
+    });
+    let pruned = (app.clone(), shutdown.clone());
+    tasks.spawn("pruning", async move {
+        let (app, shutdown) = pruned;
+        pruning::prune(&app, shutdown).await;
         Ok(())
     });
     let serve = serve(app, public, requests, shutdown);

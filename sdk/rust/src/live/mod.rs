@@ -1,6 +1,6 @@
 //! Hints of the server, wishes of the application and local writes in, syncs at the right moments out.
 //!
-//! [`life`] decides, [`run`] does; the other modules are its senses.
+//! [`life`] decides, [`mod@run`] does; the other modules are its senses.
 
 mod backoff;
 mod event;

@@ -3,10 +3,11 @@
 use std::{collections::VecDeque, future::Future, pin::Pin, time::Duration};
 
 use futures::{StreamExt, future::BoxFuture, stream::BoxStream};
+use rusqlite::ErrorCode;
 use tokio::{sync::watch, time};
 
 use super::{
-    event::{Event, Failure, Instruction, Timer},
+    event::{Event, Failure, Instruction, StreamEnd, Timer},
     life::Life,
     outlook::{Lookout, Outlook},
     status::{Problem, State, Status},
@@ -140,7 +141,10 @@ impl Shell<'_> {
         };
         tracing::debug!(%error, device = %self.device.device_id(), "a sync did not go through");
         self.publish(|status| status.last_error = Some(error.to_string()));
+        let busy = |error: &rusqlite::Error| error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy);
         Event::SyncFailed(match error {
+            // The application holds a transaction open for long.
+            Error::Store(error) if busy(&error) => Failure::Busy { after: None },
             Error::Offline(_) => Failure::Offline,
             Error::Retry { after, .. } => Failure::Busy { after },
             Error::Resync | Error::Busy => Failure::Busy { after: None },
@@ -158,6 +162,10 @@ impl Shell<'_> {
             Heard::Id(id) => self.last_event_id = id,
             Heard::Ended(end) => {
                 self.stream = None;
+                if end == StreamEnd::Unusable {
+                    // It may be the id that something on the way does not like.
+                    self.last_event_id = None;
+                }
                 events.push_back(Event::StreamEnded(end));
             }
         }

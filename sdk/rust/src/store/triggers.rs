@@ -128,7 +128,7 @@ impl Triggers<'_> {
             self.add("read", "AFTER UPDATE", read, &format!("{}; {entry}", hold_old(table)));
             self.refuse("no_delete", "BEFORE DELETE", "", "rows are not deleted on a device");
         } else {
-            let version = stamped(table).map(|version| {
+            let version = table.version().map(|version| {
                 format!("json_object({}, {})", literal(&version.name), stamp::after_old(version))
             });
             let entry = entry(table, "delete", "OLD", version.as_deref().unwrap_or("NULL"), "");
@@ -142,7 +142,7 @@ impl Triggers<'_> {
         let nothing = format!("SELECT {}, 0 WHERE 1", padded_key(table));
         let held = hold(table, &nothing, "NEW");
         let owner = table.owner().map(|owner| (owner, USER.to_owned()));
-        let version = stamped(table).map(|version| (version, stamp::after_any(table, version)));
+        let version = table.version().map(|version| (version, stamp::after_any(table, version)));
         let left_out: Vec<_> = owner.into_iter().chain(version).collect();
         let is = |what: &str, how: &str| {
             let terms = left_out.iter().map(|(column, _)| format!("NEW.{} {what}", quoted(&column.name)));
@@ -171,7 +171,7 @@ impl Triggers<'_> {
     fn update(&mut self) {
         let table = self.table;
         let held = hold_old(table);
-        let changed = match stamped(table) {
+        let changed = match table.version() {
             None => differs(table.writable()),
             Some(version) => {
                 let name = quoted(&version.name);
@@ -277,11 +277,6 @@ fn hold_old(table: &Table) -> String {
 fn key_of(table: &Table, row: &str) -> String {
     let terms = table.key_columns().map(|column| quoted(&column.name));
     terms.map(|name| format!("{name} = {row}.{name}")).collect::<Vec<_>>().join(" AND ")
-}
-
-/// The version column that is set where the application leaves it alone. What is in a message never changes.
-fn stamped(table: &Table) -> Option<&Column> {
-    table.version().filter(|_| table.list != Some(List::Messages))
 }
 
 /// One value per column: the key from NEW, NULL elsewhere.

@@ -1,5 +1,5 @@
 //! A server in miniature that keeps what is uploaded and counts what it applied: uploads once per id, messages once
-//! per id, the newest version of a note. Its log has one row per transaction, its pages two.
+//! per id, the newest version of a note. Its log has one row per transaction, its pages four.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::server::{Answer, INCOMING, INSTRUCTIONS, OUTGOING, Request, instructions};
 
-const PAGE: usize = 2;
+const PAGE: usize = 4;
 
 #[derive(Clone, Default)]
 pub struct Ledger {
@@ -21,6 +21,8 @@ pub struct Ledger {
     answers: HashMap<String, (Vec<u8>, Value)>,
     /// How often the item of each row and content took effect.
     pub applied: BTreeMap<String, usize>,
+    /// A table appears under the same rules.
+    pub more_tables: bool,
     /// Uploads that came under a known id with other bytes.
     pub mistaken: usize,
 }
@@ -67,7 +69,26 @@ impl Ledger {
 
     fn answer(&mut self, request: &Request) -> Option<Answer> {
         let body = match request.route.as_str() {
+            INSTRUCTIONS if self.more_tables => {
+                let mut rules = rules();
+                rules["rules"] = json!("r2");
+                rules["tables"]
+                    .as_array_mut()
+                    .unwrap()
+                    .push(json!({"name": "public.extra", "local_name": "extra",
+                    "primary_key": ["id"], "columns": [{"name": "id", "type": "TEXT"}]}));
+                rules
+            }
             INSTRUCTIONS => rules(),
+            // A cursor names the rules that it was made under.
+            INCOMING
+                if self.more_tables
+                    && request.query["since"].starts_with(|first: char| first != 'x')
+                    && request.query["since"] != "start" =>
+            {
+                let error = json!({"error": {"code": "CURSOR_EXPIRED", "message": "other rules"}});
+                return Some(Answer::Json(410, error));
+            }
             INCOMING => self.page(&request.query["since"]),
             OUTGOING => self.upload(request),
             _ => return None,
@@ -79,9 +100,12 @@ impl Ledger {
         format!("0/{:X}", 0x1000 + self.log.len())
     }
 
+    /// Cursors are `5`, within a snapshot `s5`, with a leading `x` under the later rules.
     fn page(&self, since: &str) -> Value {
+        let rules = if self.more_tables { "x" } else { "" };
+        let since = if since == "start" { "s0" } else { since.trim_start_matches('x') };
         let (snapshot, from) = match since.strip_prefix('s') {
-            Some(rest) => (true, rest.parse().unwrap_or(0)),
+            Some(rest) => (true, rest.parse().unwrap()),
             None => (false, since.parse().unwrap()),
         };
         let upto = self.log.len().min(from + PAGE);
@@ -90,8 +114,13 @@ impl Ledger {
         let of = |list: &str| -> Vec<Value> {
             rows.iter().filter(|(name, _)| *name == list).map(|(_, row)| row.clone()).collect()
         };
-        let cursor = if snapshot && has_more { format!("s{upto}") } else { upto.to_string() };
-        json!({"messages": of("messages"), "changes": of("changes"), "cursor": cursor, "has_more": has_more,
+        let stage = if snapshot && has_more { "s" } else { "" };
+        let cursor = format!("{rules}{stage}{upto}");
+        let mut changes = of("changes");
+        if self.more_tables && snapshot && from == 0 {
+            changes.push(json!({"table": "public.extra", "op": "upsert", "row": {"id": "e1"}}));
+        }
+        json!({"messages": of("messages"), "changes": changes, "cursor": cursor, "has_more": has_more,
                "snapshot": snapshot, "lsn": format!("0/{:X}", 0x1000 + upto)})
     }
 
@@ -115,6 +144,11 @@ impl Ledger {
         for change in request.body["changes"].as_array().unwrap_or(&Vec::new()) {
             let key = change["key"]["id"].as_str().unwrap().to_owned();
             let version = change["row"]["updated_at"].as_str().unwrap().to_owned();
+            // What counts is the last word on a row.
+            conflicts.retain(|conflict: &Value| conflict["key"] != change["key"]);
+            if self.versions.get(&key) == Some(&version) {
+                continue;
+            }
             if self.versions.get(&key).is_some_and(|known| *known > version) {
                 conflicts
                     .push(json!({"table": "public.notes", "key": change["key"], "row": self.notes[&key]}));

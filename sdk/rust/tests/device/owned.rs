@@ -214,6 +214,25 @@ async fn the_own_user_is_renamed_in_users_with_its_version() {
 }
 
 #[tokio::test]
+async fn an_edited_message_is_later_than_it_was() {
+    let server = Server::start().await;
+    let device = device(&server).await;
+    device.send_message(crate::server::bob(), "hello").unwrap();
+    device.connection().execute("UPDATE messages SET content = 'hello, Bob'", []).unwrap();
+    let null = "INSERT INTO messages (id, recipient_id, content, updated_at) VALUES ('m', ?1, 'x', NULL)";
+    device.connection().execute(null, [BOB]).unwrap();
+    let sql = "SELECT json_extract(row, '$.updated_at') FROM posduif_outbox ORDER BY seq";
+    let versions = column(&device, sql);
+    assert_eq!(versions.len(), 3);
+    assert!(versions[0] < versions[1], "{versions:?}");
+    assert!(is_now(&json!(versions[1])) && is_now(&json!(versions[2])));
+    assert_eq!(
+        column(&device, "SELECT updated_at FROM messages WHERE content = 'hello, Bob'"),
+        [versions[1].clone()]
+    );
+}
+
+#[tokio::test]
 async fn a_lost_write_and_a_lost_delete_are_listed_and_the_winner_shows() {
     let server = Server::start().await;
     let device = device(&server).await;

@@ -4,14 +4,19 @@ use std::{
     future::Future,
     path::{Path, PathBuf},
     pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
 };
 
 use posduif_sdk::Device;
+use serde_json::json;
 
 use crate::{
     ledger::{Shared, sorted},
-    server::{BOB, ME, Server, bob, column, message},
+    server::{Answer, BOB, INCOMING, ME, Server, bob, column, message},
 };
 
 /// Polls a future so many times; `None` if it was not ready then.
@@ -139,6 +144,119 @@ async fn a_death_after_any_step_loses_nothing_and_does_nothing_twice() {
         deaths += 1;
     }
     assert!(deaths > 20, "only {deaths} deaths");
+}
+
+/// What may go wrong with one request.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// It arrives, and its answer does not.
+    LostAnswer,
+    Unreached,
+    Garbage,
+    Broken,
+    /// The log was lost: pages are refused, and other requests as busy ones.
+    Expired,
+    /// The tables are others from now on, and what names the old ones is refused.
+    NewRules,
+}
+
+/// Lets the fault happen to one request after the other.
+async fn heals(fault: Fault) {
+    use Fault::{Broken, Expired, Garbage, LostAnswer, NewRules, Unreached};
+    let server = Server::start().await;
+    let start = server.folder.path().join("start.sqlite");
+    let original = Shared::default();
+    drop(half_way(&server, &original).await);
+    image(&server.path(), &start);
+
+    for at in 0.. {
+        let ledger = Shared::default();
+        original.with(|original| ledger.with(|ledger| *ledger = original.clone()));
+        let mut handler = ledger.handler();
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        let rules = ledger.clone();
+        server.handle(move |request| {
+            if counted.fetch_add(1, Ordering::Relaxed) != at {
+                return handler(request);
+            }
+            Some(match fault {
+                LostAnswer => {
+                    handler(request);
+                    Answer::Cut
+                }
+                Unreached => Answer::Cut,
+                Garbage => Answer::Raw(200, "", "<html>".to_owned()),
+                Expired | NewRules => {
+                    rules.with(|ledger| ledger.more_tables |= matches!(fault, NewRules));
+                    let (status, code) = match request.route.as_str() {
+                        INCOMING => (410, "CURSOR_EXPIRED"),
+                        _ => (500, "INTERNAL_ERROR"),
+                    };
+                    Answer::Json(status, json!({"error": {"code": code, "message": "lost"}}))
+                }
+                Broken => Answer::Raw(500, "", String::new()),
+            })
+        });
+        image(&start, &server.path());
+        let device = Device::open(server.path()).unwrap();
+        // The fault may end a sync, and no more than that.
+        let case = format!("{fault:?} at request {at}");
+        let (mut good, mut failed) = (0, 0);
+        while good < 2 {
+            match device.sync().await {
+                Ok(_) => good += 1,
+                Err(_) => failed += 1,
+            }
+            assert!(failed < 2, "{case}: it failed again");
+        }
+        ledger.with(|ledger| {
+            assert_eq!(shown(&device), ledger.truth(), "{case}");
+            assert!(ledger.truth().1.contains(&"edited twice".to_owned()), "{case}");
+            assert!(ledger.applied.values().all(|times| *times == 1), "{case}: {:?}", ledger.applied);
+            assert_eq!(ledger.mistaken, 0, "{case}");
+            let extra = column(&device, "SELECT name FROM sqlite_schema WHERE name = 'extra'");
+            assert_eq!(extra.is_empty(), !ledger.more_tables, "{case}");
+            if ledger.more_tables {
+                assert_eq!(column(&device, "SELECT id FROM extra"), ["e1"], "{case}");
+            }
+        });
+        assert_eq!((device.pending_count().unwrap(), device.rejected().unwrap()), (0, vec![]), "{case}");
+        if count.load(Ordering::Relaxed) <= at {
+            assert!(at > 4, "{case}: there were no more requests");
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_any_request_heals_and_keeps_the_unsent_writes() {
+    heals(Fault::LostAnswer).await;
+}
+
+#[tokio::test]
+async fn an_unreached_server_at_any_request_heals_and_keeps_the_unsent_writes() {
+    heals(Fault::Unreached).await;
+}
+
+#[tokio::test]
+async fn a_strangers_answer_to_any_request_heals_and_keeps_the_unsent_writes() {
+    heals(Fault::Garbage).await;
+}
+
+#[tokio::test]
+async fn a_broken_server_at_any_request_heals_and_keeps_the_unsent_writes() {
+    heals(Fault::Broken).await;
+}
+
+#[tokio::test]
+async fn a_lost_log_at_any_request_heals_and_keeps_the_unsent_writes() {
+    heals(Fault::Expired).await;
+}
+
+#[tokio::test]
+async fn new_rules_at_any_request_heal_and_keep_the_unsent_writes() {
+    heals(Fault::NewRules).await;
 }
 
 #[tokio::test]

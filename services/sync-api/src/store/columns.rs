@@ -37,7 +37,8 @@ pub async fn load(
                               UNION ALL
                               SELECT b.oid, b.typbasetype FROM under JOIN pg_type b ON b.oid = under.base)
                           SELECT format_type(oid, NULL) FROM under WHERE base = 0) END,
-                      CASE WHEN a.attidentity = '' AND a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END,
+                      CASE WHEN a.attidentity = '' AND a.attgenerated = '' THEN
+                          coalesce(pg_get_expr(d.adbin, d.adrelid), pg_get_expr(t.typdefaultbin, 0)) END,
                       array_position((i.indkey::int2[])[:i.indnkeyatts - 1], a.attnum),
                       t.typtype IN ('b', 'e') AND t.typoutput <> 'pg_catalog.array_out'::regproc AND t.typname <> 'hstore'
                  FROM unnest($1::text[], $2::text[]) AS wanted (schema, name)

@@ -110,3 +110,14 @@ pub async fn note_enrollment(
     client.execute(&statement, &[&user.uuid(), &device.as_str(), &token_id]).await?;
     Ok(())
 }
+
+/// The first half of the keys of advisory locks that keep the uploads of a user apart; the letters "posd" in ASCII.
+const UPLOADS: i32 = 0x706f_7364;
+
+/// Lets one upload of the user at a time go on, until the transaction ends: two of its devices may write the same rows
+/// in opposite orders.
+pub async fn take_turns(client: &impl GenericClient, user: UserId) -> Result<(), StoreError> {
+    let statement = client.prepare_cached("SELECT pg_advisory_xact_lock($1, hashtext($2))").await?;
+    client.execute(&statement, &[&UPLOADS, &user.to_string()]).await?;
+    Ok(())
+}

@@ -20,7 +20,7 @@ use crate::{
         sent_messages::{self, Sent},
         sync_metadata,
         upload_receipts::{self, Answer, Claim, UploadKey},
-        wal,
+        users, wal,
         winners::{self, Wanted},
     },
 };
@@ -85,6 +85,7 @@ async fn attempt(client: &mut Client, job: &Job<'_>, mode: Mode) -> Result<Run, 
     // Each statement must see what was committed while it waited, whatever the database's own default is.
     let start = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start();
     let mut transaction = start.await?;
+    users::take_turns(&transaction, job.writer.user).await?;
     if let Some(key) = job.key {
         match upload_receipts::claim(&transaction, job.device, key).await? {
             Claim::New => {}

@@ -138,6 +138,21 @@ impl Api {
         }
     }
 
+    /// Enrols another phone of the same user.
+    pub async fn second_phone(&self, jwt: &str, first: &Phone, device: &str, username: &str) -> Phone {
+        let token = self.enrollment_token(jwt, &json!({ "username": username })).await;
+        let answer = ok(self.complete(&token, device, username)).await;
+        let token = answer["device_token"].as_str().unwrap().to_owned();
+        Phone { id: device.to_owned(), token, user: first.user }
+    }
+
+    /// Migrates again, after tables were made; `sections` are those that the API was started with.
+    pub async fn migrate(&self, sections: &str) {
+        let yaml = format!("tenants: [{{url: 'postgres://u@h/d'}}]\n{sections}");
+        let rules = Config::from_yaml(&yaml).unwrap().sync.rules().unwrap();
+        migrate(&mut self.database.connect().await, &rules, "posduif", None).await.unwrap();
+    }
+
     pub fn incoming(&self, phone: &Phone, since: &str, limit: usize) -> RequestBuilder {
         self.get(&format!("/api/sync/incoming?since={since}&limit={limit}")).by(phone)
     }

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod admission;
+mod changes;
 mod compression;
 mod confirmation;
+mod conflicts;
 mod devices;
 mod enrollment;
 mod errors;
@@ -18,8 +20,11 @@ mod live_rows;
 mod live_web;
 mod login;
 mod messages;
+mod oracle;
 mod outgoing;
 mod presence;
+mod pruning;
+mod receipts;
 mod rights;
 mod snapshot;
 mod status;
