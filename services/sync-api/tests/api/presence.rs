@@ -1,19 +1,20 @@
 //! `online_status` and `last_seen`: they follow connections, on whichever replica, without a write per ping.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use posduif_model::UserId;
 use posduif_runtime::config::Config;
 use posduif_sync_api::{app::App, clock::Clock, live::presence::compare_views};
-use posduif_testkit::{Servers, eventually_true};
+use posduif_testkit::{Servers, eventually, eventually_true};
+use redis::aio::MultiplexedConnection;
 
 use crate::{
     fixture::{Api, Phone, SECRET},
     listener::{Listener, live_at},
 };
 
-const LONG: Duration = Duration::from_secs(90);
-const SECTIONS: &str = "api: {sse: {offline_after: 2s, ping_interval: 100ms}}";
+const LONG: Duration = Duration::from_secs(180);
+const SECTIONS: &str = "api: {sse: {offline_after: 3s, ping_interval: 100ms}}";
 
 async fn is_online(api: &Api, user: UserId) -> bool {
     let sql = "SELECT online_status FROM users WHERE id = $1";
@@ -29,6 +30,29 @@ async fn until(api: &Api, user: UserId, online: bool) {
 async fn writes(api: &Api) -> i64 {
     let sql = "SELECT count(*) FROM presence_writes";
     api.sql.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+/// Redis's time, in seconds.
+async fn now(redis: &mut MultiplexedConnection) -> u64 {
+    let (seconds, _): (u64, u64) = redis::cmd("TIME").query_async(redis).await.unwrap();
+    seconds
+}
+
+/// Waits until all members are believed for a number of seconds like this, and returns when the last one's time ends.
+async fn believed(
+    redis: &mut MultiplexedConnection,
+    key: &str,
+    what: &str,
+    is_like_this: impl Fn(u64) -> bool,
+) -> u64 {
+    eventually(LONG, what, async || {
+        let members: Vec<(String, u64)> =
+            redis::cmd("ZRANGE").arg((key, 0, -1, "WITHSCORES")).query_async(redis).await?;
+        let now = now(redis).await;
+        let last = members.iter().map(|(_, until)| *until).max().unwrap_or(0);
+        Ok(is_like_this(last.saturating_sub(now)).then_some(last))
+    })
+    .await
 }
 
 async fn ann(api: &Api) -> Phone {
@@ -62,8 +86,17 @@ async fn a_user_is_online_while_any_connection_is_open_and_two_writes_tell_it() 
     .await;
     assert_eq!((is_online(&api, ann.user).await, writes(&api).await), (true, 1));
     // A phone that comes back soon never left.
+    let mut redis = api.redis_of(Servers::shared().await).await;
+    let key = format!("posduif:{{{}}}:presence", api.tenant);
     drop(there);
+    let leaving = believed(&mut redis, &key, "it is noticed that the last one went", |left| left <= 3).await;
     let back = api.listen(&ann).await;
+    believed(&mut redis, &key, "it is noticed that one came", |left| left > 20).await;
+    eventually_true(LONG, "the time of the first has passed, and a sweep", async || {
+        Ok(now(&mut redis).await > leaving + 5)
+    })
+    .await;
+    assert_eq!((is_online(&api, ann.user).await, writes(&api).await), (true, 1));
     drop(back);
     until(&api, ann.user, false).await;
     let sql = "SELECT array_agg(online ORDER BY at), bool_or(touched) FROM presence_writes";
@@ -80,7 +113,10 @@ async fn browsers_count_as_well() {
     let web = Listener::open(api.get(&format!("/sse/web/{bob}")).bearer_auth(&jwt)).await;
     until(&api, bob, true).await;
     drop(web);
+    let started = Instant::now();
     until(&api, bob, false).await;
+    // Redis counts whole seconds.
+    assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
 }
 
 #[tokio::test]
