@@ -7,3 +7,4 @@ mod web;
 
 mod conversation;
 mod fleet;
+mod watch;

@@ -1,7 +1,8 @@
-//! The application's handle: local reads and writes at once, and the shell that drives a sync.
+//! The application's handle: local reads and writes at once, and the ways to be in step with the server.
 
 use std::{
     fmt,
+    future::Future,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -9,34 +10,36 @@ use std::{
 use chrono::{SecondsFormat, Utc};
 use posduif_model::{DeviceId, UserId, table::quote_identifier as quoted};
 use rusqlite::Connection;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::{
     enroll,
     error::{Error, Result},
-    http::Http,
-    instructions::{Instructions, SkippedTable},
-    lock::SyncLock,
-    machine::{Machine, SyncSummary},
+    instructions::SkippedTable,
+    live::{self, Status, StatusChanges, Wishes},
     messenger::{self, Message, Rejected, User},
-    receipt::{Outcome, Refusal},
-    step::{Event, Instruction, Step},
+    session::Session,
     store::{self, Enrollment, Store},
     table::List,
-    upload::Batch,
 };
 
 /// An enrolled device and its database.
 ///
-/// Everything but `enroll` and `sync` works without a network. Local calls block for one short SQLite statement
-/// (a write waits up to 10 s for a catch-up that is being applied); `sync` does its SQLite work on tokio's
-/// blocking threads, over a connection of its own.
+/// Everything but `enroll`, `sync` and `run` works without a network. Local calls block for one short SQLite
+/// statement (a write waits up to 10 s for a catch-up that is being applied); `sync` does its SQLite work on
+/// tokio's blocking threads, over a connection of its own.
 pub struct Device {
     path: PathBuf,
     app: Mutex<Connection>,
-    store: Arc<Mutex<Store>>,
-    http: Http,
+    pub(crate) store: Arc<Mutex<Store>>,
+    /// As it was when the file was opened: whose device this is never changes.
     enrollment: Enrollment,
+    pub(crate) session: Mutex<Arc<Session>>,
+    pub(crate) status: watch::Sender<Status>,
+    pub(crate) wishes: watch::Sender<Wishes>,
+    /// Held by the one `run` there may be.
+    pub(crate) turn: tokio::sync::Mutex<()>,
 }
 
 impl Device {
@@ -51,8 +54,11 @@ impl Device {
         Ok(Device {
             app: Mutex::new(store::connect(&path)?),
             store: Arc::new(Mutex::new(store)),
-            http: Http::new(enrollment.base_url.clone())?,
+            session: Mutex::new(Arc::new(Session::new(enrollment.clone())?)),
             enrollment,
+            status: watch::Sender::new(Status::unknown()),
+            wishes: watch::Sender::default(),
+            turn: tokio::sync::Mutex::new(()),
             path,
         })
     }
@@ -63,8 +69,8 @@ impl Device {
     /// when the server had already accepted it.
     ///
     /// A device that the server refuses ([`Error::Unauthorized`]) is enrolled again in its own file, by a URL that
-    /// was made for its user: it keeps its id and all unsent writes, and takes a snapshot. Close other handles of
-    /// the file first; they go on with the refused credential.
+    /// was made for its user: it keeps its id and all unsent writes, and takes a snapshot. Other handles of the file
+    /// go on with the new credential.
     ///
     /// # Errors
     /// [`Error::Rejected`] if the token is used or expired or the username is taken, [`Error::Unusable`] if the
@@ -99,6 +105,11 @@ impl Device {
         &self.enrollment.tenant_id
     }
 
+    /// The database file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The connection for the application's own statements. Writes to synced tables are captured and uploaded.
     ///
     /// Hold the guard for short work: the other local calls of this device wait for it.
@@ -124,6 +135,7 @@ impl Device {
         let conn = self.connection();
         let sql = sql.replace("{}", &self.messenger_table(List::Messages, &conn)?);
         conn.execute(&sql, (id.to_string(), sender, recipient, content, now))?;
+        self.wrote();
         Ok(id)
     }
 
@@ -133,7 +145,11 @@ impl Device {
                    WHERE id = ?1 AND recipient_id = ?2 AND status IS NOT 'read'";
         let conn = self.connection();
         let sql = sql.replace("{}", &self.messenger_table(List::Messages, &conn)?);
-        Ok(conn.execute(&sql, (message_id.to_string(), self.user_id().to_string(), now()))? > 0)
+        let marked = conn.execute(&sql, (message_id.to_string(), self.user_id().to_string(), now()))? > 0;
+        if marked {
+            self.wrote();
+        }
+        Ok(marked)
     }
 
     /// All users of the tenant, by name.
@@ -174,117 +190,65 @@ impl Device {
         messenger::rejected(&self.connection())
     }
 
+    /// Takes a write off the list of [`rejected`](Self::rejected) ones, once the user knows. Returns whether it was
+    /// there.
+    pub fn dismiss_rejected(&self, seq: i64) -> Result<bool> {
+        Ok(self.connection().execute("DELETE FROM posduif_rejected WHERE seq = ?1", [seq])? > 0)
+    }
+
     /// Tables that the server syncs and this device could not keep, with the reasons.
     pub fn skipped_tables(&self) -> Result<Vec<SkippedTable>> {
         store::skipped(&self.connection())
     }
 
-    /// Uploads what waits, then fetches and shows what is new.
+    /// Keeps the device in step until `shutdown` is ready: syncs at once, whenever the server says that there is
+    /// something new, whenever a local write waits, and now and then. After a failure it tries again, with growing
+    /// waits of random length and never before the server's wish.
     ///
-    /// May be cut off at any point, by dropping the future or by the death of the process: the next sync goes on
-    /// from the last durable step, and the local tables show the state before or after a whole catch-up.
+    /// Meanwhile [`status`](Self::status) tells how it stands. May be dropped at any point like `sync`, which may
+    /// be called all the same: whichever comes second answers [`Error::Busy`].
     ///
     /// # Errors
-    /// [`Error::is_temporary`] tells whether to just try again. [`Error::Unauthorized`]: the device was revoked.
-    pub async fn sync(&self) -> Result<SyncSummary> {
-        let _lock = SyncLock::acquire(&self.path)?;
-        let mut machine = Machine::new();
-        let mut event = Event::Started(self.with_store(|store| store.progress()).await?);
-        loop {
-            event = match machine.on(event) {
-                Instruction::Do(step) => {
-                    tracing::debug!(?step, device = %self.device_id(), "sync step");
-                    self.perform(step).await.unwrap_or_else(Event::Failed)
-                }
-                Instruction::Wait(duration) => {
-                    tokio::time::sleep(duration).await;
-                    Event::Waited
-                }
-                Instruction::Done(summary) => return Ok(summary),
-                Instruction::Fail(error) => return Err(error),
-            };
-        }
+    /// [`Error::Busy`] if `run` already runs on this handle; [`Error::Store`] if the file cannot be read. Whatever
+    /// else goes wrong is in the status, and `run` goes on: also when the device was revoked, for the file may be
+    /// enrolled again meanwhile.
+    pub async fn run(&self, shutdown: impl Future<Output = ()>) -> Result<()> {
+        live::run(self, shutdown).await
     }
 
-    async fn perform(&self, step: Step) -> Result<Event> {
-        match step {
-            Step::Instruct => {
-                let body = self.http.instructions(&self.enrollment).await?;
-                let instructions = Instructions::parse(&body)?;
-                let changed = self.with_store(move |store| store.install(&instructions)).await?;
-                Ok(Event::Instructed { changed })
-            }
-            Step::Upload { after, limit } => self.upload(after, limit).await,
-            Step::Reject { after, code, message } => {
-                let entries = self.with_store(move |store| store.pending(after, 1)).await?;
-                let upto = entries.first().map(|entry| entry.seq);
-                let seqs: Vec<i64> = upto.into_iter().collect();
-                let rejected = seqs.len();
-                let refusal = Refusal { seqs, code, error: message };
-                let outcome = Outcome { rejected: vec![refusal], ..Outcome::default() };
-                self.with_store(move |store| store.record(&outcome)).await?;
-                Ok(Event::Uploaded { upto, taken: 0, superseded: 0, rejected })
-            }
-            Step::Fetch { since } => {
-                let limit = self.with_store(|store| store.batch_size()).await?;
-                let body = self.http.incoming(&self.enrollment, since.as_deref(), limit).await?;
-                let staged = self.with_store(move |store| store.stage(since.as_deref(), &body)).await?;
-                Ok(Event::Staged {
-                    cursor: staged.cursor,
-                    has_more: staged.has_more,
-                    unknown_table: staged.unknown_table,
-                })
-            }
-            Step::Apply => {
-                let applied = self.with_store(Store::apply).await?;
-                Ok(Event::Applied {
-                    received: applied.received,
-                    snapshot: applied.snapshot,
-                    lsn: applied.lsn,
-                })
-            }
-            Step::Resync => self.with_store(Store::resync).await.map(|()| Event::Resynced),
-        }
+    /// How the device stands with its server, and each change from now on. Outside of [`run`](Self::run) it is
+    /// offline.
+    pub fn status(&self) -> StatusChanges {
+        StatusChanges::new(self.status.subscribe())
     }
 
-    async fn upload(&self, after: i64, limit: usize) -> Result<Event> {
-        let (upto, unreadable, batch) = self
-            .with_store(move |store| {
-                let entries = store.pending(after, limit)?;
-                let mut batch = Batch::new(&entries, &store.tables()?)?;
-                let rejected = std::mem::take(&mut batch.unreadable);
-                let unreadable = rejected.len();
-                if unreadable > 0 {
-                    store.record(&Outcome { rejected, ..Outcome::default() })?;
-                }
-                Ok((entries.last().map(|entry| entry.seq), unreadable, batch))
-            })
-            .await?;
-        let looked_at = |upto| Event::Uploaded { upto, taken: 0, superseded: 0, rejected: unreadable };
-        if unreadable > 0 {
-            // They are out of the way now; the same range is looked at again.
-            return Ok(looked_at(Some(after)));
-        }
-        let Some(upto) = upto else { return Ok(looked_at(None)) };
-        let answer = self.http.outgoing(&self.enrollment, batch.body.clone()).await?;
-        let outcome = batch.outcome(&answer)?;
-        let uploaded = Event::Uploaded {
-            upto: Some(upto),
-            taken: outcome.taken,
-            superseded: outcome.superseded.len(),
-            rejected: outcome.rejected.len(),
-        };
-        self.with_store(move |store| store.record(&outcome)).await?;
-        Ok(uploaded)
+    /// Asks a running connection to sync at once, such as when the user pulls the screen down.
+    pub fn sync_now(&self) {
+        self.wishes.send_modify(|wishes| wishes.syncs = wishes.syncs.wrapping_add(1));
     }
 
-    async fn with_store<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Store) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let store = Arc::clone(&self.store);
-        let task = tokio::task::spawn_blocking(move || work(&mut lock(&store)));
-        task.await.map_err(|error| Error::Unusable(format!("the database task ended: {error}")))?
+    /// Lets a running connection rest, such as when the application goes into the background.
+    pub fn pause(&self) {
+        self.wishes.send_if_modified(|wishes| !std::mem::replace(&mut wishes.paused, true));
+    }
+
+    /// Ends a pause.
+    pub fn resume(&self) {
+        self.wishes.send_if_modified(|wishes| std::mem::replace(&mut wishes.paused, false));
+    }
+
+    /// Passes on what the system says of the network, where it does: without one nothing is tried, and another one
+    /// is tried at once.
+    pub fn network_changed(&self, available: bool) {
+        self.wishes.send_modify(|wishes| {
+            wishes.network = available;
+            wishes.networks = wishes.networks.wrapping_add(1);
+        });
+    }
+
+    /// A running connection need not look at the file to find this write.
+    fn wrote(&self) {
+        self.wishes.send_modify(|wishes| wishes.writes = wishes.writes.wrapping_add(1));
     }
 
     fn messenger_table(&self, list: List, conn: &Connection) -> Result<String> {
@@ -309,7 +273,7 @@ impl fmt::Debug for Device {
 }
 
 /// A panic while the lock was held left no half-done transaction: it rolled back.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,8 +1,11 @@
 //! A request of the protocol in, the bytes of a good answer or the reason to stop out.
 
-use std::time::Duration;
+use std::{io::Write, time::Duration};
 
-use reqwest::{Client, RequestBuilder, StatusCode, header, redirect};
+use flate2::{Compression, write::GzEncoder};
+use reqwest::{
+    Client, ClientBuilder, RequestBuilder, Response, StatusCode, header, header::HeaderValue, redirect,
+};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use url::Url;
@@ -18,11 +21,19 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
 /// The largest answer after decompression; a page holds whole transactions.
 const LARGEST_ANSWER: usize = 128 * 1024 * 1024;
+/// Uploads from this size on are compressed.
+const COMPRESS_FROM: usize = 1024;
+/// Proxies take few KiB of headers.
+const LONGEST_EVENT_ID: usize = 4 * 1024;
+/// The server's refusals are short; the pages of strangers need not be read to their end.
+const LARGEST_REFUSAL: usize = 256 * 1024;
 
 /// A client for the server at one address.
 #[derive(Clone, Debug)]
 pub(crate) struct Http {
     client: Client,
+    /// For answers that do not end: no limit of time, and nothing that could hold bytes back until a block is full.
+    streams: Client,
     base: Url,
 }
 
@@ -39,16 +50,20 @@ struct RefusalBody {
 
 impl Http {
     pub fn new(base: Url) -> Result<Self> {
-        let builder = Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            // The credential goes to this server only.
-            .redirect(redirect::Policy::none())
-            .user_agent(concat!("posduif-sdk/", env!("CARGO_PKG_VERSION")));
-        let builder = if is_loopback(&base) { builder.no_proxy() } else { builder };
-        let client = builder.build().map_err(|error| Error::Unusable(format!("HTTP client: {error}")))?;
-        Ok(Http { client, base })
+        let build = |builder: ClientBuilder| {
+            let builder = builder
+                .connect_timeout(CONNECT_TIMEOUT)
+                // The credential goes to this server only.
+                .redirect(redirect::Policy::none())
+                .user_agent(concat!("posduif-sdk/", env!("CARGO_PKG_VERSION")));
+            let builder = if is_loopback(&base) { builder.no_proxy() } else { builder };
+            builder.build().map_err(|error| Error::Unusable(format!("HTTP client: {error}")))
+        };
+        Ok(Http {
+            client: build(Client::builder().read_timeout(READ_TIMEOUT).timeout(REQUEST_TIMEOUT))?,
+            streams: build(Client::builder().no_gzip().no_brotli().no_zstd())?,
+            base,
+        })
     }
 
     /// `POST /api/enrollment/complete`.
@@ -61,10 +76,15 @@ impl Http {
         answer(authorized(self.client.get(device.instructions_url.clone()), device)).await
     }
 
-    /// `POST /api/sync/outgoing`.
-    pub async fn outgoing(&self, device: &Enrollment, body: Vec<u8>) -> Result<Vec<u8>> {
-        let request = self.client.post(self.url("/api/sync/outgoing"));
-        answer(authorized(request, device).header(header::CONTENT_TYPE, "application/json").body(body)).await
+    /// `POST /api/sync/outgoing`, compressed where that is worth while.
+    pub async fn outgoing(&self, device: &Enrollment, body: &[u8]) -> Result<Vec<u8>> {
+        let request = authorized(self.client.post(self.url("/api/sync/outgoing")), device)
+            .header(header::CONTENT_TYPE, "application/json");
+        let request = match compressed(body) {
+            Some(compressed) => request.header(header::CONTENT_ENCODING, "gzip").body(compressed),
+            None => request.body(body.to_vec()),
+        };
+        answer(request).await
     }
 
     /// `GET /api/sync/incoming` for at most about `limit` rows after the cursor; none asks for a snapshot.
@@ -79,6 +99,20 @@ impl Http {
             Received::Whole(body) => Ok(body),
             Received::TooLarge => Err(Error::Resync),
         }
+    }
+
+    /// `GET /sse/mobile/{device_id}`: the answer whatever it is, as soon as its head is there.
+    pub async fn events(&self, device: &Enrollment, last_event_id: Option<&str>) -> Result<Response> {
+        let url = self.url(&format!("/sse/mobile/{}", device.device_id));
+        let mut request = authorized(self.streams.get(url), device)
+            .header(header::ACCEPT, "text/event-stream")
+            .header(header::CACHE_CONTROL, "no-cache");
+        // A sync follows each greeting, so an id that no header can carry is not needed.
+        let id = last_event_id.filter(|id| id.len() <= LONGEST_EVENT_ID);
+        if let Some(id) = id.and_then(|id| HeaderValue::from_str(id).ok()) {
+            request = request.header("Last-Event-ID", id);
+        }
+        request.send().await.map_err(unreached)
     }
 
     fn url(&self, path: &str) -> Url {
@@ -96,6 +130,16 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         None => false,
     }
+}
+
+/// The body in gzip, if it is large enough and gets smaller.
+fn compressed(body: &[u8]) -> Option<Vec<u8>> {
+    if body.len() < COMPRESS_FROM {
+        return None;
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(body).ok()?;
+    encoder.finish().ok().filter(|compressed| compressed.len() < body.len())
 }
 
 fn authorized(request: RequestBuilder, device: &Enrollment) -> RequestBuilder {
@@ -116,25 +160,43 @@ async fn answer(request: RequestBuilder) -> Result<Vec<u8>> {
 }
 
 async fn receive(request: RequestBuilder) -> Result<Received> {
-    let unreached = |error: reqwest::Error| Error::Offline(with_sources(&error.without_url()));
     let mut response = request.send().await.map_err(unreached)?;
+    if !response.status().is_success() {
+        return Err(refused(response).await);
+    }
+    Ok(match body(&mut response, LARGEST_ANSWER).await? {
+        Some(body) => Received::Whole(body),
+        None => Received::TooLarge,
+    })
+}
+
+/// Why the server answered so, or that the answer broke off.
+pub(crate) async fn refused(mut response: Response) -> Error {
     let status = response.status();
     let retry_after = response
         .headers()
         .get(header::RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.trim().parse().ok())
         .map(Duration::from_secs);
+    match body(&mut response, LARGEST_REFUSAL).await {
+        Ok(body) => refusal(status, retry_after, &body.unwrap_or_default()),
+        Err(error) => error,
+    }
+}
+
+/// The decoded body; none if it has more than `most` bytes.
+async fn body(response: &mut Response, most: usize) -> Result<Option<Vec<u8>>> {
     let mut body = Vec::new();
-    let mut too_large = response.content_length().is_some_and(|length| length > LARGEST_ANSWER as u64);
+    let mut too_large = response.content_length().is_some_and(|length| length > most as u64);
     while !too_large && let Some(chunk) = response.chunk().await.map_err(unreached)? {
-        too_large = body.len() + chunk.len() > LARGEST_ANSWER;
+        too_large = body.len() + chunk.len() > most;
         body.extend_from_slice(&chunk);
     }
-    match (status.is_success(), too_large) {
-        (true, true) => Ok(Received::TooLarge),
-        (true, false) => Ok(Received::Whole(body)),
-        (false, _) => Err(refusal(status, retry_after, &body)),
-    }
+    Ok((!too_large).then_some(body))
+}
+
+fn unreached(error: reqwest::Error) -> Error {
+    Error::Offline(with_sources(&error.without_url()))
 }
 
 /// Only a refusal in the contract's shape is the server's own word. Anything else, such as the page of a proxy

@@ -49,11 +49,13 @@ struct Named {
 pub(crate) struct SyncConfig {
     /// Rows that the device wishes per incoming page.
     pub batch_size: u32,
+    /// How often a device asks that is not told when there is something new.
+    pub sync_interval_seconds: u32,
 }
 
 impl Default for SyncConfig {
     fn default() -> Self {
-        SyncConfig { batch_size: 100 }
+        SyncConfig { batch_size: 100, sync_interval_seconds: 30 }
     }
 }
 

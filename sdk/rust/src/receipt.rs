@@ -1,13 +1,13 @@
 //! The server's answer to an upload in, the fate of each of its items out.
 
 use posduif_model::{Lsn, TableName};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
 /// What the server answers for: a row, or that a message was read.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Item {
     pub table: TableName,
     pub key: Map<String, Value>,
@@ -49,6 +49,11 @@ struct FailedRow {
 #[derive(Debug, Deserialize)]
 struct Conflict {
     table: TableName,
+    /// Older servers name the row by the winner alone.
+    #[serde(default)]
+    key: Option<Value>,
+    /// The winner; null if that is a deletion. It comes with the pages too, so it is not kept here.
+    #[serde(default)]
     row: Value,
 }
 
@@ -85,7 +90,10 @@ pub(crate) fn outcome(items: &[Item], answer: &[u8]) -> Result<Outcome> {
     for item in items {
         match receipt.failure(item) {
             None => {
-                if receipt.conflicts.iter().any(|conflict| item.is(&conflict.table, &conflict.row)) {
+                let lost = |conflict: &Conflict| {
+                    !item.read && item.is(&conflict.table, conflict.key.as_ref().unwrap_or(&conflict.row))
+                };
+                if receipt.conflicts.iter().any(lost) {
                     outcome.superseded.extend(&item.seqs);
                 }
                 outcome.taken += 1;

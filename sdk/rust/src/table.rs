@@ -30,6 +30,12 @@ pub(crate) struct Column {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Write {
     pub columns: Vec<String>,
+    /// The column that names the user whose row it is.
+    #[serde(default)]
+    pub owner: Option<String>,
+    /// The column that decides which of two writes wins.
+    #[serde(default)]
+    pub version: Option<String>,
 }
 
 /// One synced table: its name at the server and in SQLite, its shape, and what the device may write.
@@ -45,7 +51,7 @@ pub(crate) struct Table {
     pub write: Option<Write>,
 }
 
-/// The version column that every writable table may have; it decides which of two writes wins.
+/// The version column of messages.
 const VERSION: &str = "updated_at";
 
 /// What the upload of a message is made of; its sender and its state guard the local write.
@@ -90,15 +96,38 @@ impl Table {
         self.primary_key.iter().filter_map(|name| self.column(name))
     }
 
-    /// The columns that a local UPDATE may change: what `write` grants and the version, never the key.
-    pub fn writable(&self) -> impl Iterator<Item = &Column> {
-        self.columns.iter().filter(|column| {
-            let granted = self
-                .write
-                .as_ref()
-                .is_some_and(|write| column.name == VERSION || write.columns.contains(&column.name));
-            granted && !self.primary_key.contains(&column.name)
+    /// The column that says whose a row is, where the device can tell by it whom a write would concern. Messages have
+    /// rules of their own.
+    pub fn owner(&self) -> Option<&Column> {
+        match self.list {
+            Some(List::Messages) => None,
+            Some(List::Users) => self.write.as_ref().and(self.key_columns().next()),
+            None => self.column(self.write.as_ref()?.owner.as_ref()?),
+        }
+    }
+
+    /// The column that the last write wins by, where the device has it.
+    pub fn version(&self) -> Option<&Column> {
+        let named = self.write.as_ref()?.version.as_deref();
+        let messages = (self.list == Some(List::Messages)).then_some(VERSION);
+        self.column(named.or(messages)?).filter(|column| column.affinity == Affinity::Text)
+    }
+
+    /// The columns that `write` grants, but for key, owner and version.
+    pub fn granted(&self) -> impl Iterator<Item = &Column> {
+        let (owner, version) = (self.owner(), self.version());
+        self.columns.iter().filter(move |column| {
+            self.write.as_ref().is_some_and(|write| write.columns.contains(&column.name))
+                && !self.primary_key.contains(&column.name)
+                && Some(*column) != owner
+                && Some(*column) != version
         })
+    }
+
+    /// The columns that a local UPDATE may change: what is granted and the version.
+    pub fn writable(&self) -> impl Iterator<Item = &Column> {
+        let version = self.version().filter(|version| !self.primary_key.contains(&version.name));
+        self.granted().chain(version)
     }
 
     /// The columns that the upload of a row carries.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::{
     cell,
     error::{Error, Result},
-    receipt::{self, Item, Outcome, Refusal},
+    receipt::{Item, Refusal},
     table::{List, Table},
 };
 
@@ -28,21 +28,31 @@ pub(crate) struct Entry {
     pub op: EntryOp,
     /// JSON array of the key's values, as the trigger wrote it.
     pub key: Vec<u8>,
-    /// JSON object of the uploaded columns; none for a delete or a read.
+    /// JSON object of the uploaded columns, of a delete its version; none for a read.
     pub row: Option<Vec<u8>>,
 }
 
 /// Some entries, ready to be sent.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    pub body: Vec<u8>,
-    items: Vec<Item>,
+    outgoing: Outgoing,
+    pub items: Vec<Item>,
     /// The entries that no upload can carry, because they cannot be read back.
     pub unreadable: Vec<Refusal>,
 }
 
+/// An upload as it is sent, however often.
+#[derive(Serialize)]
+struct Body<'a> {
+    upload_id: &'a str,
+    /// The writes that stay on the device after this upload.
+    pending_outgoing_count: u32,
+    #[serde(flatten)]
+    outgoing: &'a Outgoing,
+}
+
 /// Each value with the place of its item.
-#[derive(Default, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Outgoing {
     #[serde(serialize_with = "values")]
     messages: Vec<(usize, Value)>,
@@ -63,7 +73,7 @@ enum Content {
 
 impl Batch {
     /// Makes the upload of these entries, which come in the order in which they were written.
-    pub fn new(entries: &[Entry], tables: &[Table]) -> Result<Self> {
+    pub fn new(entries: &[Entry], tables: &[Table]) -> Self {
         let mut outgoing = Outgoing::default();
         let mut items: Vec<Item> = Vec::new();
         let mut unreadable = Vec::new();
@@ -85,13 +95,13 @@ impl Batch {
                 None => items.push(item),
             }
         }
-        let body = serde_json::to_vec(&outgoing).map_err(|error| Error::Unusable(error.to_string()))?;
-        Ok(Batch { body, items, unreadable })
+        Batch { outgoing, items, unreadable }
     }
 
-    /// Reads the server's answer.
-    pub fn outcome(&self, answer: &[u8]) -> Result<Outcome> {
-        receipt::outcome(&self.items, answer)
+    /// The JSON that is sent.
+    pub fn body(&self, upload_id: &str, pending_outgoing_count: u32) -> Result<Vec<u8>> {
+        let body = Body { upload_id, pending_outgoing_count, outgoing: &self.outgoing };
+        serde_json::to_vec(&body).map_err(|error| Error::Unusable(error.to_string()))
     }
 }
 
@@ -141,8 +151,11 @@ fn encode(entry: &Entry, tables: &[Table]) -> Option<(Item, Content)> {
             Content::Change(serde_json::json!({"table": table.name, "op": "upsert", "key": key, "row": row}))
         }
         (EntryOp::Put, _, None) => return None,
-        (EntryOp::Delete, ..) => {
+        (EntryOp::Delete, _, None) => {
             Content::Change(serde_json::json!({"table": table.name, "op": "delete", "key": key}))
+        }
+        (EntryOp::Delete, _, Some(row)) => {
+            Content::Change(serde_json::json!({"table": table.name, "op": "delete", "key": key, "row": row}))
         }
     };
     let read = entry.op == EntryOp::Read;
@@ -165,7 +178,7 @@ mod tests {
     use posduif_model::Lsn;
 
     use super::*;
-    use crate::instructions::Instructions;
+    use crate::{instructions::Instructions, receipt::outcome};
 
     fn tables() -> Vec<Table> {
         let body = br#"{"rules":"r","tables":[
@@ -195,17 +208,18 @@ mod tests {
             entry(4, "public.messages", EntryOp::Read, "[\"m\"]", None),
             task(5, EntryOp::Put, Some(r#"{"a":7,"b":"00FF","c":"0.25"}"#)),
         ];
-        let batch = Batch::new(&entries, &tables()).unwrap();
+        let batch = Batch::new(&entries, &tables());
         assert_eq!(
-            serde_json::from_slice::<Value>(&batch.body).unwrap(),
+            serde_json::from_slice::<Value>(&batch.body("u-1", 7).unwrap()).unwrap(),
             serde_json::json!({
+                "upload_id": "u-1", "pending_outgoing_count": 7,
                 "messages": [{"id": "m", "content": "second"}],
                 "reads": ["m"],
                 "changes": [{"table": "public.tasks", "op": "upsert", "key": {"a": 7, "b": "AP8="},
                              "row": {"a": 7, "b": "AP8=", "c": 0.25}}],
             })
         );
-        let outcome = batch.outcome(br#"{"synced_count":3,"failed_count":0,"lsn":"0/10"}"#).unwrap();
+        let outcome = outcome(&batch.items, br#"{"synced_count":3,"failed_count":0,"lsn":"0/10"}"#).unwrap();
         assert_eq!(outcome.sent, [1, 3, 2, 5, 4]);
         assert_eq!((outcome.taken, outcome.lsn), (3, Lsn::new(16)));
     }
@@ -218,29 +232,31 @@ mod tests {
             message(3, "later", ""),
             message(4, "old", ""),
             entry(5, "public.tasks", EntryOp::Delete, "[7,\"00FF\"]", None),
+            entry(6, "public.tasks", EntryOp::Delete, "[8,\"00\"]", Some(r#"{"c":"0.5"}"#)),
         ];
-        let batch = Batch::new(&entries, &tables()).unwrap();
-        let outcome = batch
-            .outcome(
+        let batch = Batch::new(&entries, &tables());
+        let outcome = outcome(
+                &batch.items,
                 br#"{"failed_messages":[{"message_id":"refused","code":"EMPTY_MESSAGE","error":"empty"},
                                         {"message_id":"later","code":"DATABASE_ERROR","error":"busy"}],
                      "failed":[{"table":"public.tasks","key":{"a":"7","b":"AP8="},"code":"FORBIDDEN"}],
-                     "conflicts":[{"table":"public.messages","row":{"id":"old","content":"newer"}}],"lsn":"0/1"}"#,
+                     "conflicts":[{"table":"public.messages","row":{"id":"old","content":"newer"}},
+                                  {"table":"public.tasks","key":{"a":8,"b":"AA=="},"row":null}],"lsn":"0/1"}"#,
             )
             .unwrap();
-        assert_eq!(outcome.sent, [1, 4]);
-        assert_eq!(outcome.superseded, [4]);
+        assert_eq!(outcome.sent, [1, 4, 6]);
+        assert_eq!(outcome.superseded, [4, 6]);
         let refused: Vec<_> = outcome.rejected.iter().map(|r| (r.seqs.as_slice(), r.code.as_str())).collect();
         assert_eq!(refused, [(&[2][..], "EMPTY_MESSAGE"), (&[5], "FORBIDDEN")]);
     }
 
     #[test]
     fn an_answer_without_a_receipt_settles_nothing() {
-        let batch = Batch::new(&[message(1, "m", "")], &tables()).unwrap();
+        let batch = Batch::new(&[message(1, "m", "")], &tables());
         for answer in [&b"{}"[..], b"<html>", br#"{"synced_count":1,"lsn":null}"#] {
-            assert!(matches!(batch.outcome(answer), Err(Error::Protocol(_))));
+            assert!(matches!(outcome(&batch.items, answer), Err(Error::Protocol(_))));
         }
         let refused = br#"{"failed_messages":[{"message_id":"m","code":"EMPTY_MESSAGE"}],"lsn":null}"#;
-        assert_eq!(batch.outcome(refused).unwrap().rejected.len(), 1);
+        assert_eq!(outcome(&batch.items, refused).unwrap().rejected.len(), 1);
     }
 }

@@ -10,7 +10,7 @@ use posduif_model::{
     rule::{RuleError, RuleSet},
 };
 use posduif_runtime::{
-    config::{ApiConfig, AuthConfig, Config, ConfigError, SyncConfig},
+    config::{ApiConfig, AuthConfig, Config, ConfigError, RedisConfig, SyncConfig},
     postgres::{self, ConnectError, SessionLimits},
 };
 use secrecy::ExposeSecret;
@@ -55,6 +55,8 @@ pub struct App {
     pub api: ApiConfig,
     pub auth: AuthConfig,
     pub sync: SyncConfig,
+    /// For connections that no pool can lend.
+    pub redis: RedisConfig,
 }
 
 /// The service cannot start; the message says what to change.
@@ -114,6 +116,7 @@ impl App {
             api: config.api.clone(),
             auth: config.auth.clone(),
             sync: config.sync.clone(),
+            redis: config.redis.clone(),
         })
     }
 

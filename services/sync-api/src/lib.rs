@@ -17,7 +17,10 @@ pub mod tenant;
 pub mod app;
 
 pub mod enrollment;
+pub mod revocation;
 pub mod sync;
+
+pub mod live;
 
 mod http;
 

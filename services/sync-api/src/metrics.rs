@@ -1,7 +1,10 @@
 //! Answered requests in, counters and latencies by route out; never an id as a label.
 
+pub mod live;
+
 use std::time::Duration;
 
+pub use live::LiveMetrics;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
 const REQUESTS: &str = "posduif_api_requests_total";
@@ -14,6 +17,7 @@ const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 pub struct RequestMetrics {
     requests: IntCounterVec,
     latency: HistogramVec,
+    pub live: LiveMetrics,
 }
 
 impl RequestMetrics {
@@ -25,7 +29,7 @@ impl RequestMetrics {
         let latency = HistogramVec::new(options.buckets(BUCKETS.to_vec()), &labels)?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(latency.clone()))?;
-        Ok(RequestMetrics { requests, latency })
+        Ok(RequestMetrics { requests, latency, live: LiveMetrics::register(registry)? })
     }
 
     /// `route` is the pattern of a known route, not the path that was asked for.

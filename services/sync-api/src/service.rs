@@ -19,6 +19,7 @@ use crate::{
         request::{self, Requests},
         routes,
     },
+    live::Hub,
     metrics::RequestMetrics,
     pruning, readiness, sightings,
 };
@@ -75,14 +76,16 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let deadline = app.api.shutdown_deadline.saturating_sub(2 * CLOSING);
+    let hub = Hub::new(app.clone(), metrics.live.clone());
     let requests = Requests { metrics, in_flight: TaskTracker::new(), shutdown: shutdown.clone() };
     let in_flight = requests.in_flight.clone();
-    let (app, requests) = (Data::from(app), Data::new(requests));
+    let (app, requests, live) = (Data::from(app), Data::new(requests), Data::from(hub.clone()));
     let factory = move || {
         let most_bytes = app.api.max_decoded_body_bytes;
         actix_web::App::new()
             .app_data(app.clone())
             .app_data(requests.clone())
+            .app_data(live.clone())
             .configure(|service| extract::configure(service, most_bytes))
             .configure(routes::configure)
             .wrap(from_fn(limits::arriving))
@@ -98,19 +101,25 @@ pub async fn serve(
         .listen(listener)?
         .run();
     let handle = server.handle();
-    let mut server = pin!(server);
+    let (mut server, mut live) = (pin!(server), pin!(hub.clone().run()));
     select! {
         ended = &mut server => return ended,
+        broken = &mut live => return broken,
         () = shutdown.cancelled() => {}
     }
     let drain = async {
         handle.pause().await;
         in_flight.close();
-        if timeout(deadline, in_flight.wait()).await.is_err() {
+        let (requests, ()) = futures::join!(timeout(deadline, in_flight.wait()), hub.drain(deadline));
+        if requests.is_err() {
             tracing::warn!(requests = in_flight.len(), "requests did not end in time and are cut off");
         }
+        // It says good-bye for those who were connected, and may need the workers' connections for that.
+        hub.stop();
+        let good_bye = timeout(CLOSING, &mut live).await;
         handle.stop(true).await;
+        good_bye.unwrap_or(Ok(()))
     };
-    let (ended, ()) = futures::join!(server, drain);
-    ended
+    let (ended, live) = futures::join!(server, drain);
+    ended.and(live)
 }

@@ -1,7 +1,10 @@
-//! One tenant: its database, its log, its cache of device credentials.
+//! One tenant: its database, its log, and what else of it lies in Redis.
 
-use posduif_changelog::{LogReader, RedisPool, device_auth::DeviceAuthCache};
+use posduif_changelog::{
+    LogReader, RedisPool, device_auth::DeviceAuthCache, presence::PresenceBoard, ticket::Tickets,
+};
 use posduif_model::TenantId;
+use uuid::Uuid;
 
 use crate::{sightings::Sightings, store::Database};
 
@@ -11,11 +14,21 @@ pub struct Tenant {
     pub log: LogReader,
     pub device_auth: DeviceAuthCache,
     pub sightings: Sightings,
+    /// Single-use permissions to open a live connection.
+    pub tickets: Tickets,
+    pub presence: PresenceBoard,
 }
 
 impl Tenant {
     pub fn new(id: TenantId, database: Database, redis: RedisPool) -> Self {
-        let (log, device_auth) = (LogReader::new(redis.clone(), &id), DeviceAuthCache::new(redis, &id));
-        Tenant { id, database, log, device_auth, sightings: Sightings::default() }
+        Tenant {
+            log: LogReader::new(redis.clone(), &id),
+            device_auth: DeviceAuthCache::new(redis.clone(), &id),
+            tickets: Tickets::new(redis.clone(), &id),
+            presence: PresenceBoard::new(redis, &id, Uuid::new_v4().simple().to_string()),
+            sightings: Sightings::default(),
+            id,
+            database,
+        }
     }
 }

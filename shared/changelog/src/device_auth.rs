@@ -2,12 +2,13 @@
 
 use posduif_model::{DeviceId, TenantId, UserId};
 
-use crate::{connect::RedisPool, error::LogError, key::Keys};
+use crate::{connect::RedisPool, error::LogError, key::Keys, wake};
 
 /// How long a cached credential is believed without another look at PostgreSQL, in seconds.
 const LIFETIME: i64 = 3_600;
 
-/// KEYS: credential. ARGV: lifetime. Forgets the credential and begins another generation of it.
+/// KEYS: credential. ARGV: lifetime, channel, message. Forgets the credential, begins another generation of it and
+/// tells those that hold the device's connections.
 ///
 /// It may run when memory is short: a revocation must not wait for memory.
 const FORGET: &str = r"#!lua flags=allow-oom
@@ -18,6 +19,7 @@ if redis.call('HEXISTS', KEYS[1], 'generation') == 0 then
 end
 redis.call('HINCRBY', KEYS[1], 'generation', 1)
 redis.call('EXPIRE', KEYS[1], ARGV[1])
+redis.pcall('PUBLISH', ARGV[2], ARGV[3])
 ";
 
 /// KEYS: credential. ARGV: generation or '', user, token hash, lifetime. Stores what was read in that generation.
@@ -45,6 +47,9 @@ pub struct Cached {
     pub generation: String,
 }
 
+/// User, token and generation as they are stored.
+type Fields = (Option<String>, Option<String>, Option<String>);
+
 /// The cache of one tenant's device credentials.
 #[derive(Clone, Debug)]
 pub struct DeviceAuthCache {
@@ -59,15 +64,21 @@ impl DeviceAuthCache {
 
     /// Looks a device up; to be called before PostgreSQL is asked.
     pub async fn get(&self, device: &DeviceId) -> Result<Cached, LogError> {
-        let (user, token, generation): (Option<String>, Option<String>, Option<String>) = redis::cmd("HMGET")
+        let found: Fields = redis::cmd("HMGET")
             .arg((self.keys.device_auth(device), "user", "token", "generation"))
             .query_async(&mut self.pool.get().await?)
             .await?;
-        let auth = user.zip(token).and_then(|(user, token_hash)| {
-            let user = user.parse().ok()?;
-            Some(DeviceAuth { user, token_hash })
-        });
-        Ok(Cached { auth, generation: generation.unwrap_or_default() })
+        Ok(cached(found))
+    }
+
+    /// [`DeviceAuthCache::get`] of many devices in one round trip, in their order.
+    pub async fn get_all(&self, devices: &[DeviceId]) -> Result<Vec<Cached>, LogError> {
+        let mut pipeline = redis::pipe();
+        for device in devices {
+            pipeline.cmd("HMGET").arg((self.keys.device_auth(device), "user", "token", "generation"));
+        }
+        let found: Vec<Fields> = pipeline.query_async(&mut self.pool.get().await?).await?;
+        Ok(found.into_iter().map(cached).collect())
     }
 
     /// Remembers a credential that PostgreSQL confirmed, unless it was forgotten since `generation` was read.
@@ -82,6 +93,15 @@ impl DeviceAuthCache {
     pub async fn forget(&self, device: &DeviceId) -> Result<(), LogError> {
         let script = redis::Script::new(FORGET);
         let mut call = script.key(self.keys.device_auth(device));
-        Ok(call.arg(LIFETIME).invoke_async(&mut self.pool.get().await?).await?)
+        call.arg(LIFETIME).arg(self.keys.wake()).arg(wake::device_message(device));
+        Ok(call.invoke_async(&mut self.pool.get().await?).await?)
     }
+}
+
+fn cached((user, token, generation): Fields) -> Cached {
+    let auth = user.zip(token).and_then(|(user, token_hash)| {
+        let user = user.parse().ok()?;
+        Some(DeviceAuth { user, token_hash })
+    });
+    Cached { auth, generation: generation.unwrap_or_default() }
 }

@@ -79,6 +79,31 @@ impl Keys {
     pub fn device_auth(&self, device: &DeviceId) -> String {
         format!("{}:device:{device}", self.prefix)
     }
+
+    /// Channel: says that something may have changed; whoever misses it finds out by looking.
+    pub fn wake(&self) -> String {
+        format!("{}:wake", self.prefix)
+    }
+
+    /// Sorted set: who has live connections, by the time in seconds since 1970 until which that is believed.
+    pub fn presence(&self) -> String {
+        format!("{}:presence", self.prefix)
+    }
+
+    /// Hash: users with members in [`Keys::presence`], by how many.
+    pub fn present(&self) -> String {
+        format!("{}:present", self.prefix)
+    }
+
+    /// Sorted set: users whose presence PostgreSQL has not heard of, by the time in microseconds since 1970 of the change.
+    pub fn presence_changed(&self) -> String {
+        format!("{}:presence:changed", self.prefix)
+    }
+
+    /// String: whom a single-use ticket lets in, by the ticket's SHA-256.
+    pub fn ticket(&self, hash: &str) -> String {
+        format!("{}:ticket:{hash}", self.prefix)
+    }
 }
 
 #[cfg(test)]
@@ -102,6 +127,11 @@ mod tests {
             keys.held_cursors(),
             keys.arriving(&epoch, &"d".parse().unwrap()),
             keys.device_auth(&"d".parse().unwrap()),
+            keys.wake(),
+            keys.presence(),
+            keys.present(),
+            keys.presence_changed(),
+            keys.ticket("h"),
         ];
         assert!(names.iter().all(|name| name.starts_with("posduif:{t1}:")), "{names:?}");
         assert!(names[3].ends_with(":b:shared"));

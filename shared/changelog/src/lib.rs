@@ -5,6 +5,7 @@
 
 mod arriving;
 pub mod batch;
+pub mod commits;
 pub mod compact;
 pub mod connect;
 pub mod device_auth;
@@ -15,15 +16,18 @@ pub mod fold;
 pub mod key;
 mod lease;
 pub mod page;
+pub mod pending;
 pub mod position;
+pub mod presence;
 pub mod reader;
 pub mod record;
 mod script;
 pub mod state;
 pub mod survey;
 mod sweep;
+pub mod ticket;
 mod trim;
-mod waiting;
+pub mod wake;
 pub mod writer;
 
 pub use batch::Batch;

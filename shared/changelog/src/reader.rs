@@ -61,9 +61,8 @@ impl LogReader {
     /// The changes of `buckets` after the commit `after` and up to `upto`, about `limit` of them, whole
     /// transactions only.
     ///
-    /// A page that may have more entries than a first look at a few is read in a second one, which is all that counts:
-    /// state and streams are read in one MULTI, so a trim, a new epoch or a fail-over of Redis cannot fall
-    /// between them unnoticed.
+    /// A page that may have more entries than a first look at a few is read in a second one, which is all that counts.
+    /// The state is read after the streams, so no trim, new epoch or fail-over of Redis goes unnoticed.
     pub async fn read(
         &self,
         epoch: &Epoch,
@@ -100,6 +99,8 @@ impl LogReader {
         }
     }
 
+    /// One round trip. The state comes last: whatever trims, compacts, replaces or loses what was read shows in it. No MULTI,
+    /// in which a Redis that is full refuses to read, too.
     async fn reads(
         &self,
         epoch: &Epoch,
@@ -111,19 +112,19 @@ impl LogReader {
         let first = format!("({}", Position::last_of(after));
         let last = Position::last_of(upto).to_string();
         let mut pipeline = redis::pipe();
-        pipeline.atomic().hgetall(self.keys.state());
         for bucket in buckets {
             let command = pipeline.cmd("XRANGE").arg((self.keys.bucket(epoch, bucket), &first, &last));
             if limit < usize::MAX {
                 command.arg(("COUNT", limit + 1));
             }
         }
-        let answers: Vec<redis::Value> = pipeline.query_async(&mut self.pool.get().await?).await?;
-        let mut answers = answers.into_iter();
+        pipeline.hgetall(self.keys.state());
+        let mut answers: Vec<redis::Value> = pipeline.query_async(&mut self.pool.get().await?).await?;
         let unreadable = || LogError::Corrupt("answer to a read".to_owned());
-        let fields =
-            redis::from_redis_value(answers.next().ok_or_else(unreadable)?).map_err(|_| unreadable())?;
+        let fields = redis::from_redis_value(answers.pop().ok_or_else(unreadable)?);
+        let fields = fields.map_err(|_| unreadable())?;
         let reads = answers
+            .into_iter()
             .map(|answer| {
                 let found: Vec<StoredEntry> = redis::from_redis_value(answer).map_err(|_| unreadable())?;
                 let entries: Result<Vec<Entry>, LogError> =

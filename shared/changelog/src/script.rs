@@ -55,3 +55,33 @@ impl Scripts {
 pub fn lease() -> redis::Script {
     script(FULL, include_str!("script/lease.lua"))
 }
+
+/// Counts without changing anything.
+pub fn pending() -> redis::Script {
+    redis::Script::new(&format!("#!lua flags=no-writes,allow-oom\n{}", include_str!("script/pending.lua")))
+}
+
+/// Presence takes little memory, and who is there must not depend on how much the log has left.
+fn presence(body: &str) -> redis::Script {
+    redis::Script::new(&format!("{ALWAYS}\n{}{body}", include_str!("script/presence_head.lua")))
+}
+
+pub fn presence_enter() -> redis::Script {
+    presence(include_str!("script/presence_enter.lua"))
+}
+
+pub fn presence_leave() -> redis::Script {
+    presence(include_str!("script/presence_leave.lua"))
+}
+
+pub fn presence_sweep() -> redis::Script {
+    presence(include_str!("script/presence_sweep.lua"))
+}
+
+pub fn presence_note() -> redis::Script {
+    presence(include_str!("script/presence_note.lua"))
+}
+
+pub fn presence_settle() -> redis::Script {
+    presence(include_str!("script/presence_settle.lua"))
+}

@@ -34,7 +34,6 @@ impl LogReader {
         let commits = self.keys.commits(epoch);
         let mut pipeline = redis::pipe();
         pipeline
-            .atomic()
             .cmd("XRANGE")
             .arg((&commits, "-", "+", "COUNT", 1))
             .cmd("XREVRANGE")

@@ -155,7 +155,7 @@ impl LogWriter {
         let mut call = self.scripts.publish.key(self.keys.token());
         call.key(self.keys.state()).key(self.keys.commits(epoch)).arg(self.token).arg(epoch.to_string());
         call.arg(watermark.commit.get()).arg(watermark.end.get()).arg(beat);
-        call.arg(floor.map(|lsn| lsn.get().to_string()).unwrap_or_default());
+        call.arg(floor.map(|lsn| lsn.get().to_string()).unwrap_or_default()).arg(self.keys.wake());
         Ok(call.invoke_async(&mut self.connection).await?)
     }
 

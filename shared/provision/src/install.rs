@@ -26,6 +26,15 @@ pub async fn redis_installation(server: Option<PathBuf>) -> Result<Installation,
     install(Software::Redis, server).await
 }
 
+/// HAProxy 2.6 or newer, for tests of several replicas. `program` is its path; without it see
+/// [`postgres_installation`].
+///
+/// # Errors
+/// As [`postgres_installation`].
+pub async fn haproxy_installation(program: Option<PathBuf>) -> Result<Installation, ProvisionError> {
+    install(Software::Haproxy, program).await
+}
+
 async fn install(software: Software, explicit: Option<PathBuf>) -> Result<Installation, ProvisionError> {
     let work = move || {
         let user = ServerUser::needed()?;

@@ -26,7 +26,7 @@ mod postgres;
 mod redis;
 
 pub use error::ProvisionError;
-pub use install::{postgres_installation, redis_installation};
+pub use install::{haproxy_installation, postgres_installation, redis_installation};
 pub use installation::Installation;
 pub use port::free_port;
 pub use postgres::{Postgres, PostgresOptions};

@@ -23,7 +23,7 @@ pub(crate) fn probe(
         return Err(format!("{missing} is not beside it"));
     }
     let mut command = Command::new(program);
-    command.arg("--version").current_dir("/").env("LC_ALL", "C");
+    command.arg(software.version_argument()).current_dir("/").env("LC_ALL", "C");
     if let Some(libraries) = libraries {
         command.env("LD_LIBRARY_PATH", libraries);
     }

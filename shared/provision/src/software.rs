@@ -1,4 +1,5 @@
-//! The two servers that Posduif stands on: their names, oldest usable versions and usual places.
+//! The two servers that Posduif stands on, and the balancer that tests put before it: their names, oldest usable
+//! versions and usual places.
 
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,7 @@ use crate::version::Version;
 pub(crate) enum Software {
     Postgres,
     Redis,
+    Haproxy,
 }
 
 impl Software {
@@ -15,6 +17,7 @@ impl Software {
         match self {
             Self::Postgres => "PostgreSQL",
             Self::Redis => "Redis",
+            Self::Haproxy => "HAProxy",
         }
     }
 
@@ -22,6 +25,7 @@ impl Software {
         match self {
             Self::Postgres => Version::new(18, 0),
             Self::Redis => Version::new(7, 0),
+            Self::Haproxy => Version::new(2, 6),
         }
     }
 
@@ -30,6 +34,7 @@ impl Software {
         match self {
             Self::Postgres => "POSDUIF_POSTGRES_BIN_DIR",
             Self::Redis => "POSDUIF_REDIS_SERVER",
+            Self::Haproxy => "POSDUIF_HAPROXY",
         }
     }
 
@@ -37,7 +42,7 @@ impl Software {
     pub(crate) fn program_at(self, named: &Path) -> PathBuf {
         match self {
             Self::Postgres => named.join("postgres"),
-            Self::Redis => named.to_owned(),
+            Self::Redis | Self::Haproxy => named.to_owned(),
         }
     }
 
@@ -45,6 +50,7 @@ impl Software {
         match self {
             Self::Postgres => &["postgres"],
             Self::Redis => &["redis-server", "valkey-server"],
+            Self::Haproxy => &["haproxy"],
         }
     }
 
@@ -52,7 +58,15 @@ impl Software {
     pub(crate) fn companions(self) -> &'static [&'static str] {
         match self {
             Self::Postgres => &["initdb"],
-            Self::Redis => &[],
+            Self::Redis | Self::Haproxy => &[],
+        }
+    }
+
+    /// What makes the program print its version and end.
+    pub(crate) fn version_argument(self) -> &'static str {
+        match self {
+            Self::Postgres | Self::Redis => "--version",
+            Self::Haproxy => "-v",
         }
     }
 
@@ -69,9 +83,14 @@ impl Software {
                 "/usr/local/opt/postgresql@*/bin",
                 "/Applications/Postgres.app/Contents/Versions/*/bin",
             ],
-            Self::Redis => {
-                &["/usr/bin", "/usr/sbin", "/usr/local/bin", "/opt/homebrew/bin", "/opt/local/bin"]
-            }
+            Self::Redis | Self::Haproxy => &[
+                "/usr/bin",
+                "/usr/sbin",
+                "/usr/local/bin",
+                "/usr/local/sbin",
+                "/opt/homebrew/bin",
+                "/opt/local/bin",
+            ],
         }
     }
 }

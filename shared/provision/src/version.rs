@@ -20,7 +20,7 @@ impl Version {
         self.major
     }
 
-    /// Reads the answer to `--version` of PostgreSQL, Redis or Valkey.
+    /// Reads what PostgreSQL, Redis, Valkey or HAProxy print when asked for their version.
     pub(crate) fn parse(answer: &str) -> Option<Self> {
         let word = answer
             .split_whitespace()
@@ -62,6 +62,7 @@ mod tests {
             ("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", "15.18"),
             ("postgres (PostgreSQL) 19beta1", "19.0"),
             ("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64", "7.0.15"),
+            ("HAProxy version 2.6.12-1+deb12u4 2026/10/17 - https://haproxy.org/", "2.6.12"),
             ("Valkey server v=9.1.2 sha=00000000:1 malloc=libc bits=64", "9.1.2"),
         ] {
             assert_eq!(Version::parse(answer).unwrap().to_string(), shown);

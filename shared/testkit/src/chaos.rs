@@ -92,6 +92,11 @@ impl Proxy {
     pub fn cut_after_bytes(&self, bytes: u64, direction: Direction) {
         self.faults.left(direction).store(bytes, Ordering::SeqCst);
     }
+
+    /// Takes a cut back that [`Proxy::cut_after_bytes`] announced, if it has not come yet.
+    pub fn heal(&self, direction: Direction) {
+        self.faults.left(direction).store(UNLIMITED, Ordering::SeqCst);
+    }
 }
 
 impl Drop for Proxy {

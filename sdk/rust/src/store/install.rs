@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use chrono::Utc;
 use posduif_model::table::quote_identifier as quoted;
 use rusqlite::{Connection, OptionalExtension};
 
@@ -22,20 +23,22 @@ use crate::{
 };
 
 impl Store {
-    /// Creates or alters the tables to what the server says now. Returns whether anything differs from before; if
-    /// so, the device has begun a resync.
+    /// Creates or alters the tables to what the server says now. Returns whether they hold other rows than before;
+    /// if so, the device has begun a resync.
     pub fn install(&mut self, instructions: &Instructions) -> Result<bool> {
         let before = state::get::<String>(&self.conn, "rules")?;
         let installed = self.tables()?;
         self.write(|tx| {
             state::set(tx, "batch_size", instructions.sync_config.batch_size)?;
+            state::set(tx, "sync_interval", instructions.sync_config.sync_interval_seconds)?;
+            state::set(tx, "instructed_at", Utc::now().timestamp())?;
             tx.execute("DELETE FROM posduif_state WHERE name = 'stale'", [])?;
             let mut skipped = instructions.skipped.clone();
             let same_rules = before.as_deref() == Some(&instructions.rules);
-            let mut changed = !same_rules || installed != instructions.tables;
-            if changed {
+            let mut changed = false;
+            if !same_rules || installed != instructions.tables {
                 let tables = replace(tx, &installed, &instructions.tables, &mut skipped)?;
-                changed = !same_rules || installed != tables;
+                changed = !same_rules || !same_rows(&installed, &tables);
                 state::set(tx, "rules", &instructions.rules)?;
                 state::set(tx, "tables", serde_json::json!(tables).to_string())?;
             }
@@ -46,6 +49,14 @@ impl Store {
             Ok(changed)
         })
     }
+}
+
+/// Whether the tables hold the same rows; what a device may write to them does not matter.
+fn same_rows(before: &[Table], after: &[Table]) -> bool {
+    let rows = |tables: &[Table]| {
+        tables.iter().map(|table| Table { write: None, ..table.clone() }).collect::<Vec<_>>()
+    };
+    rows(before) == rows(after)
 }
 
 /// Makes the installed tables the announced ones; returns those that could be made.

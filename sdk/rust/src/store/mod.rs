@@ -4,13 +4,17 @@
 //! page before its cursor is sent back. Hence `synchronous = FULL` in WAL mode, where each commit is flushed.
 
 mod apply;
+#[cfg(test)]
+mod full;
 mod hold;
 mod identity;
 mod install;
 mod outbox;
 mod staging;
+mod stamp;
 mod state;
 mod triggers;
+mod upload;
 
 use std::path::Path;
 
@@ -19,7 +23,9 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use crate::{error::Result, table::Table};
 
 pub(crate) use identity::connect;
-pub(crate) use state::{Enrollment, skipped, tables};
+pub(crate) use outbox::waiting;
+pub(crate) use state::{Enrollment, last_synced, skipped, tables};
+pub(crate) use upload::NextUpload;
 
 /// Compiled statements that are kept: some for each synced table.
 const STATEMENTS: usize = 256;

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{Store, hold, state};
+use super::{Store, hold, state, upload};
 use crate::{
     error::{Error, Result},
     page::Page,
@@ -57,8 +57,9 @@ impl Store {
 /// Forgets where the device stands, so that the next page asked for begins a snapshot.
 ///
 /// The server's history may be another one now. A receipt of the old one proves nothing in it, so what was sent
-/// and not seen again is sent once more; uploads are idempotent.
+/// and not seen again is sent once more, under another upload id: the first answer would be one of the old history.
 pub(super) fn start_over(tx: &Connection) -> Result<()> {
+    upload::forget(tx)?;
     tx.execute("DELETE FROM posduif_staging", [])?;
     tx.execute("DELETE FROM posduif_state WHERE name IN ('cursor', 'lsn')", [])?;
     tx.execute("UPDATE posduif_outbox SET state = 'pending', receipt = NULL", [])?;
@@ -94,6 +95,7 @@ impl Store {
                 applied.lsn = page.lsn.or(applied.lsn);
                 state::set(tx, "cursor", &page.cursor)?;
             }
+            state::synced(tx)?;
             drop(rows);
             drop(pages);
             if let Some(lsn) = applied.lsn {

@@ -8,11 +8,16 @@
 //! | `base_url`, `instructions_url` | where the server is |
 //! | `user_id`, `username`, `tenant_id` | whose device this is |
 //! | `device_token` | the credential, in clear text: the file is private to its user |
-//! | `rules`, `tables`, `batch_size` | the installed app instructions |
+//! | `rules`, `tables`, `batch_size`, `sync_interval` | the installed app instructions; the interval in seconds |
+//! | `instructed_at` | when they were installed, in seconds since 1970 |
 //! | `skipped` | JSON array of the announced tables that the device does not keep, each with the reason |
 //! | `stale` | 1 once the server gave a reason to ask for the app instructions again, until they are installed |
 //! | `cursor`, `lsn` | how far the visible tables have come |
+//! | `synced_at` | when a catch-up was last applied, in seconds since 1970 |
 
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 use posduif_model::{DeviceId, Lsn, UserId};
 use rusqlite::{Connection, OptionalExtension, ToSql, types::FromSql};
 use secrecy::{ExposeSecret, SecretString};
@@ -26,6 +31,9 @@ use crate::{
     step::Progress,
     table::Table,
 };
+
+/// Write rules and the sync interval may change without a new cursor: a day later the device asks for them anyway.
+const INSTRUCTIONS_LAST: i64 = 24 * 3600;
 
 /// A completed enrolment: whom the device speaks for and with which credential.
 #[derive(Clone, Debug)]
@@ -72,6 +80,16 @@ pub(super) fn user_id(conn: &Connection) -> Result<UserId> {
     parsed(conn, "user_id")
 }
 
+/// A catch-up was applied now, by this device's clock.
+pub(super) fn synced(tx: &Connection) -> Result<()> {
+    set(tx, "synced_at", Utc::now().timestamp())
+}
+
+/// When a catch-up was last applied, if ever.
+pub(crate) fn last_synced(conn: &Connection) -> Result<Option<DateTime<Utc>>> {
+    Ok(get::<i64>(conn, "synced_at")?.and_then(|seconds| DateTime::from_timestamp(seconds, 0)))
+}
+
 /// The position that the visible tables show.
 pub(super) fn lsn(conn: &Connection) -> Result<Option<Lsn>> {
     get::<String>(conn, "lsn")?.map(|text| text.parse().map_err(|error| damaged("lsn", error))).transpose()
@@ -83,7 +101,9 @@ pub(super) fn progress(conn: &Connection) -> Result<Progress> {
         None => (get(conn, "cursor")?, false),
     };
     let installed = get::<String>(conn, "rules")?.is_some();
-    let instructed = installed && get::<i64>(conn, "stale")?.is_none();
+    let fresh = get::<i64>(conn, "instructed_at")?
+        .is_some_and(|at| (0..INSTRUCTIONS_LAST).contains(&(Utc::now().timestamp() - at)));
+    let instructed = installed && fresh && get::<i64>(conn, "stale")?.is_none();
     Ok(Progress { installed, instructed, since, complete })
 }
 
@@ -96,7 +116,7 @@ fn not_enrolled() -> Error {
     Error::Unusable("this device is not enrolled yet".to_owned())
 }
 
-fn damaged(name: &str, error: impl std::fmt::Display) -> Error {
+pub(super) fn damaged(name: &str, error: impl std::fmt::Display) -> Error {
     Error::Unusable(format!("the device database is damaged: {name}: {error}"))
 }
 
@@ -109,6 +129,12 @@ impl Store {
     /// Rows that the device wishes per incoming page, within what the server allows.
     pub fn batch_size(&self) -> Result<u32> {
         Ok(get::<u32>(&self.conn, "batch_size")?.unwrap_or(100).clamp(1, 500))
+    }
+
+    /// How often a device asks that is not told; the server's wish, brought into a second to a day.
+    pub fn sync_interval(&self) -> Result<Duration> {
+        let seconds = get::<u32>(&self.conn, "sync_interval")?.unwrap_or(30);
+        Ok(Duration::from_secs(u64::from(seconds.clamp(1, 24 * 3600))))
     }
 
     /// The completed enrolment; an error before it.

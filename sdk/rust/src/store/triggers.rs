@@ -7,6 +7,7 @@
 
 use posduif_model::table::quote_identifier as quoted;
 
+use super::stamp;
 use crate::{
     cell::Affinity,
     table::{Column, List, Table},
@@ -66,7 +67,7 @@ fn row_json(table: &Table, prefix: &str) -> String {
     format!("json_object({})", table.uploaded().iter().map(member).collect::<Vec<_>>().join(", "))
 }
 
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
@@ -98,9 +99,15 @@ impl Triggers<'_> {
 
     fn writable(&mut self) {
         let message = self.table.list == Some(List::Messages);
-        if message {
-            self.message_rules();
+        match self.table.list {
+            Some(List::Messages) => self.message_rules(),
+            Some(List::Users) => {
+                self.refuse("no_insert", "BEFORE INSERT", "", "rows are not made on a device");
+                self.refuse("no_delete", "BEFORE DELETE", "", "rows are not deleted on a device");
+            }
+            None => {}
         }
+        self.owner_rules();
         self.fixed_columns(message);
         let table = self.table;
 
@@ -112,36 +119,126 @@ impl Triggers<'_> {
             same_key(table, "t", "NEW")
         );
         self.add("replace", "BEFORE INSERT", "", &hold(table, &existing, "NEW"));
-
-        let nothing = format!("SELECT {}, 0 WHERE 1", padded_key(table));
-        let put = |row| entry(table, "put", row, &row_json(table, row));
-        let held = hold(table, &nothing, "NEW");
-        self.add("insert", "AFTER INSERT", "", &format!("{held}; {}", put("NEW")));
-
-        let old = format!("SELECT {}, 1 WHERE 1", columns(table.columns.iter(), "OLD."));
-        let held = hold(table, &old, "OLD");
-        let changed = format!(" AND ({})", differs(table.writable()));
-        self.add("update", "AFTER UPDATE", &changed, &format!("{held}; {}", put("NEW")));
+        self.insert();
+        self.update();
 
         if message {
             let read = " AND NEW.status = 'read' AND OLD.status IS NOT 'read'";
-            let entry = entry(table, "read", "NEW", "NULL");
-            self.add("read", "AFTER UPDATE", read, &format!("{held}; {entry}"));
+            let entry = entry(table, "read", "NEW", "NULL", "");
+            self.add("read", "AFTER UPDATE", read, &format!("{}; {entry}", hold_old(table)));
             self.refuse("no_delete", "BEFORE DELETE", "", "rows are not deleted on a device");
         } else {
-            let entry = entry(table, "delete", "OLD", "NULL");
-            self.add("delete", "AFTER DELETE", "", &format!("{held}; {entry}"));
+            let version = table.version().map(|version| {
+                format!("json_object({}, {})", literal(&version.name), stamp::after_old(version))
+            });
+            let entry = entry(table, "delete", "OLD", version.as_deref().unwrap_or("NULL"), "");
+            self.add("delete", "AFTER DELETE", "", &format!("{}; {entry}", hold_old(table)));
         }
+    }
+
+    /// What the application left out is filled in by an UPDATE, whose own trigger then captures the whole row.
+    fn insert(&mut self) {
+        let table = self.table;
+        let nothing = format!("SELECT {}, 0 WHERE 1", padded_key(table));
+        let held = hold(table, &nothing, "NEW");
+        let owner = table.owner().map(|owner| (owner, USER.to_owned()));
+        let version = table.version().map(|version| (version, stamp::after_any(table, version)));
+        let left_out: Vec<_> = owner.into_iter().chain(version).collect();
+        let is = |what: &str, how: &str| {
+            let terms = left_out.iter().map(|(column, _)| format!("NEW.{} {what}", quoted(&column.name)));
+            terms.collect::<Vec<_>>().join(how)
+        };
+        let mut filled = String::new();
+        let mut whole = String::new();
+        if !left_out.is_empty() {
+            let sets = left_out.iter().map(|(column, value)| {
+                let name = quoted(&column.name);
+                format!("{name} = coalesce({name}, {value})")
+            });
+            filled = format!(
+                "; UPDATE {} SET {} WHERE {} AND ({})",
+                quoted(&table.local_name),
+                sets.collect::<Vec<_>>().join(", "),
+                key_of(table, "NEW"),
+                is("IS NULL", " OR ")
+            );
+            whole = format!(" WHERE {}", is("IS NOT NULL", " AND "));
+        }
+        let put = entry(table, "put", "NEW", &row_json(table, "NEW"), &whole);
+        self.add("insert", "AFTER INSERT", "", &format!("{held}{filled}; {put}"));
+    }
+
+    fn update(&mut self) {
+        let table = self.table;
+        let held = hold_old(table);
+        let changed = match table.version() {
+            None => differs(table.writable()),
+            Some(version) => {
+                let name = quoted(&version.name);
+                let granted = differs(table.granted());
+                let missing = format!(
+                    " AND ((OLD.{name} IS NEW.{name} AND ({granted})) OR (NEW.{name} IS NULL AND OLD.{name} IS NOT NULL))"
+                );
+                let set = format!(
+                    "UPDATE {} SET {name} = {} WHERE {}",
+                    quoted(&table.local_name),
+                    stamp::after_old(version),
+                    key_of(table, "NEW")
+                );
+                self.add("stamp", "AFTER UPDATE", &missing, &format!("{held}; {set}"));
+                format!("(NEW.{name} IS NOT NULL AND OLD.{name} IS NOT NEW.{name})")
+            }
+        };
+        let taken = differs(table.owner().into_iter());
+        let when = format!(" AND ({changed} OR {taken})");
+        let put = entry(table, "put", "NEW", &row_json(table, "NEW"), "");
+        self.add("update", "AFTER UPDATE", &when, &format!("{held}; {put}"));
     }
 
     fn fixed_columns(&mut self, message: bool) {
         let table = self.table;
         let read_mark = |name: &str| message && matches!(name, "status" | "read_at");
-        let fixed = table.columns.iter().filter(|column| {
-            !read_mark(&column.name) && !table.writable().any(|writable| writable.name == column.name)
-        });
-        let when = format!(" AND ({})", differs(fixed));
+        let (owner, others): (Vec<_>, Vec<_>) = table
+            .columns
+            .iter()
+            .filter(|column| !read_mark(&column.name))
+            .filter(|column| !table.writable().any(|writable| writable == *column))
+            .partition(|column| table.owner() == Some(column) && !table.primary_key.contains(&column.name));
+        let mut when = format!(" AND ({}", differs(others.into_iter()));
+        for owner in owner {
+            let name = quoted(&owner.name);
+            when.push_str(&format!(" OR (OLD.{name} IS NOT NULL AND OLD.{name} IS NOT NEW.{name})"));
+        }
+        when.push(')');
         self.refuse("fixed", "BEFORE UPDATE", &when, "has columns that a device may not change");
+    }
+
+    /// A device writes the rows of its own user, in tables that show those of others too.
+    fn owner_rules(&mut self) {
+        let table = self.table;
+        let Some(owner) = table.owner() else { return };
+        let name = quoted(&owner.name);
+        let why =
+            format!("rows of another user are not changed here ({} is not this device's user)", owner.name);
+        let met = format!(
+            " AND ((NEW.{name} IS NOT NULL AND NEW.{name} IS NOT {USER})
+              OR EXISTS (SELECT 1 FROM {} t WHERE {} AND t.{name} IS NOT {USER}))",
+            quoted(&table.local_name),
+            same_key(table, "t", "NEW")
+        );
+        // A row that was inserted here without an owner is given its owner by the insert's trigger.
+        let new_here = format!(
+            "OLD.{name} IS NULL AND NEW.{name} IS {USER} AND EXISTS
+             (SELECT 1 FROM {} b WHERE {} AND (b.posduif_present = 0 OR b.{name} IS {USER}))",
+            base_name(table),
+            same_key(table, "b", "NEW")
+        );
+        let of_another = format!(" AND OLD.{name} IS NOT {USER}");
+        self.refuse("owner_update", "BEFORE UPDATE", &format!("{of_another} AND NOT ({new_here})"), &why);
+        if table.list.is_none() {
+            self.refuse("owner_insert", "BEFORE INSERT", &met, &why);
+            self.refuse("owner_delete", "BEFORE DELETE", &of_another, &why);
+        }
     }
 
     fn message_rules(&mut self) {
@@ -171,6 +268,17 @@ fn hold(table: &Table, version: &str, row: &str) -> String {
     )
 }
 
+/// Saves the row before the change.
+fn hold_old(table: &Table) -> String {
+    hold(table, &format!("SELECT {}, 1 WHERE 1", columns(table.columns.iter(), "OLD.")), "OLD")
+}
+
+/// `k = row.k` for every key column of the table that is updated.
+fn key_of(table: &Table, row: &str) -> String {
+    let terms = table.key_columns().map(|column| quoted(&column.name));
+    terms.map(|name| format!("{name} = {row}.{name}")).collect::<Vec<_>>().join(" AND ")
+}
+
 /// One value per column: the key from NEW, NULL elsewhere.
 fn padded_key(table: &Table) -> String {
     let value = |column: &Column| match table.primary_key.contains(&column.name) {
@@ -180,9 +288,10 @@ fn padded_key(table: &Table) -> String {
     table.columns.iter().map(value).collect::<Vec<_>>().join(", ")
 }
 
-fn entry(table: &Table, op: &str, row: &str, json: &str) -> String {
+/// Adds an outbox entry; `filter` may be a WHERE clause.
+fn entry(table: &Table, op: &str, row: &str, json: &str, filter: &str) -> String {
     format!(
-        "INSERT INTO posduif_outbox (\"table\", op, key, row) VALUES ({}, '{op}', {}, {json})",
+        "INSERT INTO posduif_outbox (\"table\", op, key, row) SELECT {}, '{op}', {}, {json}{filter}",
         literal(&table.name.to_string()),
         key_json(table, row)
     )

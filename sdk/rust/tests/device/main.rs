@@ -4,9 +4,14 @@
 
 mod catch_up;
 mod enrolment;
+mod ledger;
+mod live;
 mod outbox;
+mod owned;
 mod refusal;
+mod resume;
 mod rules;
 mod server;
 mod snapshot;
+mod upload;
 mod write_rules;

@@ -2,17 +2,22 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    io::Read,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
 
+use flate2::read::GzDecoder;
 use posduif_sdk::{Device, UserId};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
-    sync::Notify,
+    sync::{
+        Notify,
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    },
 };
 
 pub const ME: &str = "0e4d7b0c-6a51-4e0e-9d0e-000000000001";
@@ -23,11 +28,17 @@ pub const COMPLETE: &str = "POST /api/enrollment/complete";
 pub const INSTRUCTIONS: &str = "GET /api/app-instructions";
 pub const INCOMING: &str = "GET /api/sync/incoming";
 pub const OUTGOING: &str = "POST /api/sync/outgoing";
+/// Without the device's id.
+pub const EVENTS: &str = "GET /sse/mobile";
 
 pub enum Answer {
     Json(u16, Value),
     /// Status, headers, body as they are.
     Raw(u16, &'static str, String),
+    /// An event stream of these parts; it ends when the sender is dropped.
+    Events(UnboundedReceiver<String>),
+    /// A good answer with a body in this content coding.
+    Coded(&'static str, Vec<u8>),
     /// An answer that says it has so many bytes.
     Sized(u64),
     /// The request is read, then the connection closes without a byte.
@@ -41,12 +52,17 @@ pub struct Request {
     pub query: HashMap<String, String>,
     pub headers: HashMap<String, String>,
     pub body: Value,
+    /// The decoded bytes.
+    pub bytes: Vec<u8>,
 }
+
+type Handler = Box<dyn FnMut(&Request) -> Option<Answer> + Send>;
 
 #[derive(Default)]
 struct Script {
     answers: HashMap<&'static str, VecDeque<Answer>>,
     requests: Vec<Request>,
+    handler: Option<Handler>,
 }
 
 pub struct Server {
@@ -116,6 +132,21 @@ impl Server {
     pub fn refuse(&self, route: &'static str, status: u16, code: &str) {
         let error = json!({"error": {"code": code, "message": code, "details": null, "request_id": "r"}});
         self.answer(route, Answer::Json(status, error));
+    }
+
+    /// Answers what no test queued an answer for; `None` leaves it to the default.
+    pub fn handle(&self, handler: impl FnMut(&Request) -> Option<Answer> + Send + 'static) {
+        self.script.lock().unwrap().handler = Some(Box::new(handler));
+    }
+
+    /// The next stream that a device opens: greeted already, fed by what is sent here.
+    pub fn stream(&self, cursor: &str) -> UnboundedSender<String> {
+        let (sender, receiver) = unbounded_channel();
+        let greeting =
+            format!("retry: 1\nid: {cursor}\nevent: connected\ndata: {{\"type\":\"connected\"}}\n\n");
+        sender.send(greeting).unwrap();
+        self.answer(EVENTS, Answer::Events(receiver));
+        sender
     }
 
     pub fn take_requests(&self) -> Vec<Request> {
@@ -206,16 +237,28 @@ async fn serve(stream: TcpStream, script: Arc<Mutex<Script>>, hanging: Arc<Notif
 
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        let bytes = match headers.get("content-encoding").map(String::as_str) {
+            None => body,
+            Some("gzip") => {
+                let mut decoded = Vec::new();
+                GzDecoder::new(body.as_slice()).read_to_end(&mut decoded).unwrap();
+                decoded
+            }
+            Some(other) => panic!("a body in {other}"),
+        };
+        let path = if path.starts_with("/sse/mobile/") { "/sse/mobile" } else { path };
         let request = Request {
             route: format!("{method} {path}"),
             query: pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             headers,
-            body: serde_json::from_slice(&body).unwrap_or(Value::Null),
+            body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+            bytes,
         };
         let answer = {
             let mut script = script.lock().unwrap();
             let queued = script.answers.get_mut(request.route.as_str()).and_then(VecDeque::pop_front);
-            let answer = queued.unwrap_or_else(|| default_answer(&request));
+            let handled = || script.handler.as_mut().and_then(|handler| handler(&request));
+            let answer = queued.or_else(handled).unwrap_or_else(|| default_answer(&request));
             script.requests.push(request);
             answer
         };
@@ -225,6 +268,23 @@ async fn serve(stream: TcpStream, script: Arc<Mutex<Script>>, hanging: Arc<Notif
             Answer::Sized(length) => {
                 let head = format!("HTTP/1.1 200 X\r\ncontent-length: {length}\r\n\r\n");
                 return stream.write_all(head.as_bytes()).await.ok();
+            }
+            Answer::Events(mut parts) => {
+                let head = "HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\n\r\n";
+                stream.write_all(head.as_bytes()).await.ok()?;
+                while let Some(part) = parts.recv().await {
+                    stream.write_all(part.as_bytes()).await.ok()?;
+                }
+                return None;
+            }
+            Answer::Coded(coding, body) => {
+                let head = format!(
+                    "HTTP/1.1 200 X\r\ncontent-length: {}\r\ncontent-encoding: {coding}\r\n\r\n",
+                    body.len()
+                );
+                stream.write_all(head.as_bytes()).await.ok()?;
+                stream.write_all(&body).await.ok()?;
+                continue;
             }
             Answer::Cut => return None,
             Answer::Hang => {

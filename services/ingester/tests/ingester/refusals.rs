@@ -202,7 +202,7 @@ async fn a_role_that_may_not_read_a_table_is_told_what_to_be_granted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_of_an_older_version_is_told_to_be_migrated() {
     let tenant = Tenant::create(Servers::shared().await).await;
-    let older = "ALTER TABLE posduif_engine.sync_epoch DROP COLUMN relations";
+    let older = "DROP TABLE posduif_engine.row_versions";
     tenant.client.batch_execute(older).await.unwrap();
     let reason = tenant.spawn().ended().await;
     assert!(reason.contains("older than this program; run posduif migrate"), "{reason}");

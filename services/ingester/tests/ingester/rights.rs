@@ -14,8 +14,7 @@ const RIGHTS: &str = "AUTH CLIENT|ID CLIENT|KILL HELLO SELECT PING INFO TIME EVA
                       ZADD ZRANGE ZREMRANGEBYSCORE EXPIRE";
 
 /// Of `posduif status`.
-const LOOKING: &str =
-    "AUTH HELLO SELECT PING UNWATCH TIME INFO MULTI EXEC HGETALL XRANGE XREVRANGE XLEN ZRANGE";
+const LOOKING: &str = "AUTH HELLO SELECT PING UNWATCH TIME INFO HGETALL XRANGE XREVRANGE XLEN ZRANGE";
 
 async fn allow(redis: &mut MultiplexedConnection, name: &str, rights: &str) {
     let mut user = redis::cmd("ACL");

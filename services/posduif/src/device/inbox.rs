@@ -32,7 +32,7 @@ pub fn run(phone: &Phone) -> anyhow::Result<()> {
 }
 
 /// What others wrote must not steer the terminal.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

@@ -5,6 +5,7 @@ mod inbox;
 mod report;
 mod send;
 mod sync;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -47,6 +48,11 @@ pub enum DeviceCommand {
         #[command(flatten)]
         phone: Phone,
     },
+    /// Stay connected and show new messages as they come, until Ctrl-C; with --json one object per line
+    Watch {
+        #[command(flatten)]
+        phone: Phone,
+    },
 }
 
 /// Which phone, and how it talks.
@@ -71,5 +77,6 @@ pub async fn run(command: DeviceCommand) -> anyhow::Result<()> {
         DeviceCommand::Send { to, text, offline, phone } => send::run(&phone, &to, &text, offline).await,
         DeviceCommand::Inbox { phone } => inbox::run(&phone),
         DeviceCommand::Sync { phone } => sync::run(&phone).await,
+        DeviceCommand::Watch { phone } => watch::run(&phone).await,
     }
 }

@@ -77,8 +77,14 @@ impl Jwt {
     }
 
     pub fn verify(&self, token: &str) -> Result<Subject, InvalidJwt> {
+        Ok(self.verify_until(token)?.0)
+    }
+
+    /// Who a log-in belongs to, and until when.
+    pub fn verify_until(&self, token: &str) -> Result<(Subject, DateTime<Utc>), InvalidJwt> {
         let claims = decode::<Claims>(token, &self.checking, &self.validation)?.claims;
-        Ok(Subject { tenant: claims.tenant, user: claims.sub })
+        let expires_at = DateTime::from_timestamp(claims.exp, 0).unwrap_or(DateTime::<Utc>::MAX_UTC);
+        Ok((Subject { tenant: claims.tenant, user: claims.sub }, expires_at))
     }
 }
 

@@ -8,6 +8,7 @@ use actix_web::{
     http::header::{AUTHORIZATION, HeaderMap},
     web::Data,
 };
+use chrono::{DateTime, Utc};
 use futures::future::LocalBoxFuture;
 use posduif_changelog::device_auth::{Cached, DeviceAuth};
 use posduif_model::{DeviceId, UserId};
@@ -82,10 +83,23 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 fn web_user(app: &App, headers: &HeaderMap) -> Result<WebUser, ApiError> {
+    Ok(web_user_until(app, headers)?.0)
+}
+
+/// A logged-in web user, and until when that holds.
+pub(super) fn web_user_until(app: &App, headers: &HeaderMap) -> Result<(WebUser, DateTime<Utc>), ApiError> {
     let missing = || ApiError::new(Code::Unauthorized, "log in and send Authorization: Bearer <token>");
-    let subject = app.jwt.verify(bearer(headers).ok_or_else(missing)?)?;
+    let (subject, expires_at) = app.jwt.verify_until(bearer(headers).ok_or_else(missing)?)?;
     let tenant = app.tenant(&subject.tenant).ok_or_else(missing)?.clone();
-    Ok(WebUser { tenant, user: subject.user })
+    Ok((WebUser { tenant, user: subject.user }, expires_at))
+}
+
+/// The hash of the device token that a request presents, where tokens count.
+pub(super) fn presented_hash(app: &App, headers: &HeaderMap) -> Option<String> {
+    match app.auth.device_auth {
+        config::DeviceAuth::DeviceId => None,
+        config::DeviceAuth::Token => Token::parse(bearer(headers)?).ok().map(|token| token.hash()),
+    }
 }
 
 async fn device(app: &App, headers: &HeaderMap) -> Result<Device, ApiError> {

@@ -31,10 +31,10 @@ pub struct ApiError {
     code: Code,
     /// For the caller: says what to change, nothing of the server's inside.
     message: Cow<'static, str>,
-    /// Seconds after which the caller may try again, where it may.
-    retry_after: u64,
     /// For the log.
     cause: Option<Box<dyn Error + Send + Sync>>,
+    /// Seconds after which a caller that was turned away tries again.
+    retry_after: u64,
 }
 
 /// The one place where a code gets its status.
@@ -55,7 +55,13 @@ const fn status_of(code: Code) -> StatusCode {
 
 impl ApiError {
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        ApiError { code, message: message.into(), retry_after: RETRY_SECONDS, cause: None }
+        ApiError { code, message: message.into(), cause: None, retry_after: RETRY_SECONDS }
+    }
+
+    /// Callers that are turned away together shall not come back together.
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = seconds;
+        self
     }
 
     pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
@@ -204,7 +210,7 @@ impl From<SyncError> for ApiError {
             }
             SyncError::NotReady(awaited) => ApiError::new(Code::SyncError, awaited),
             SyncError::Busy { seconds } => {
-                ApiError { retry_after: seconds, ..ApiError::new(Code::SyncError, error.to_string()) }
+                ApiError::new(Code::SyncError, error.to_string()).retry_after(seconds)
             }
             SyncError::Cursor(_) => ApiError::internal(error),
             SyncError::Unusable(error) => error.into(),

@@ -8,11 +8,13 @@ pub(crate) mod limits;
 pub(crate) mod request;
 mod written;
 
+mod devices;
 mod enrollment;
 mod health;
 mod instructions;
 mod login;
 mod messages;
+mod sse;
 mod sync;
 mod users;
 

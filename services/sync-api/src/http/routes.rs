@@ -1,8 +1,8 @@
 //! Every path of the public port.
 
-use actix_web::web::{ServiceConfig, get, post, put, resource, to};
+use actix_web::web::{ServiceConfig, delete, get, post, put, resource, to};
 
-use super::{enrollment, error::ApiError, health, instructions, login, messages, sync, users};
+use super::{devices, enrollment, error::ApiError, health, instructions, login, messages, sse, sync, users};
 
 pub fn configure(service: &mut ServiceConfig) {
     service
@@ -22,5 +22,10 @@ pub fn configure(service: &mut ServiceConfig) {
         .service(resource("/api/messages/unread-count").route(get().to(messages::unread_count)))
         .service(resource("/api/messages/{id}").route(get().to(messages::get)))
         .service(resource("/api/messages/{id}/read").route(put().to(messages::mark_read)))
+        .service(resource("/api/devices").route(get().to(devices::list)))
+        .service(resource("/api/devices/{id}").route(delete().to(devices::revoke)))
+        .service(resource("/api/sse/ticket").route(post().to(sse::ticket)))
+        .service(resource("/sse/mobile/{device_id}").route(get().to(sse::mobile)))
+        .service(resource("/sse/web/{user_id}").route(get().to(sse::web)))
         .default_service(to(async || Err::<&str, _>(ApiError::not_found())));
 }

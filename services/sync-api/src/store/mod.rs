@@ -8,6 +8,7 @@ pub mod devices;
 pub mod enrollment_tokens;
 pub mod error;
 pub mod messages;
+pub mod presence;
 pub mod row_versions;
 pub mod sent_messages;
 pub mod snapshot;

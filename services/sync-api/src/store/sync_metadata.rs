@@ -39,23 +39,22 @@ pub async fn find(client: &impl GenericClient, device: &DeviceId) -> Result<Sync
     })
 }
 
-/// Notes that messages have arrived on the device, which has everything up to `commit`; all of it or nothing.
+/// Notes that messages to the user have arrived on its device; all of it or nothing.
 pub async fn confirm(
     client: &mut Client,
-    device: &DeviceId,
+    seen: &Seen,
     user: UserId,
-    commit: Lsn,
     arrived: &[Uuid],
 ) -> Result<(), StoreError> {
     let transaction = client.transaction().await?;
     messages::mark_synced(&transaction, user, arrived).await?;
-    note(&transaction, &[Seen { device: device.clone(), at: Utc::now(), commit: Some(commit) }]).await?;
+    note(&transaction, std::slice::from_ref(seen)).await?;
     transaction.commit().await?;
     Ok(())
 }
 
-/// Notes when devices were last seen and how far they had come. A time never goes back: replicas note what they saw
-/// in any order.
+/// Notes when devices were last seen and how far they had come then. Replicas note what they saw in any order, so what is
+/// older than what is known changes nothing.
 ///
 /// Everybody sees a user's row, so its `last_seen` moves only where it is five minutes old.
 pub async fn note(client: &impl GenericClient, seen: &[Seen]) -> Result<(), StoreError> {
@@ -69,8 +68,9 @@ pub async fn note(client: &impl GenericClient, seen: &[Seen]) -> Result<(), Stor
                         INSERT INTO public.sync_metadata AS m (device_id, last_sync_timestamp, last_synced_lsn)
                         SELECT id, at, lsn FROM seen WHERE lsn IS NOT NULL ORDER BY id
                         ON CONFLICT (device_id) DO UPDATE
-                           SET last_sync_timestamp = greatest(m.last_sync_timestamp, excluded.last_sync_timestamp),
-                               last_synced_lsn = excluded.last_synced_lsn, sync_status = 'idle', updated_at = now()),
+                           SET last_sync_timestamp = excluded.last_sync_timestamp,
+                               last_synced_lsn = excluded.last_synced_lsn, sync_status = 'idle', updated_at = now()
+                         WHERE m.last_sync_timestamp IS NULL OR m.last_sync_timestamp <= excluded.last_sync_timestamp),
                     met AS (
                         UPDATE public.devices d SET last_seen = s.at
                           FROM (SELECT d.id, seen.at FROM public.devices d JOIN seen USING (id)

@@ -14,7 +14,12 @@ use uuid::Uuid;
 
 use super::{SyncError, incoming::Reader, stage::Since};
 use crate::{
-    store::{messages::PENDING, repeat_while_contended, sync_metadata},
+    store::{
+        StoreError,
+        messages::PENDING,
+        repeat_while_contended,
+        sync_metadata::{self, Seen},
+    },
     sync::body::List,
 };
 
@@ -39,7 +44,7 @@ pub(super) fn is_arriving(change: &Change, user: UserId) -> Option<Uuid> {
 }
 
 /// Notes what the cursor confirms and how far the device has come. Returns what could not be noted because
-/// PostgreSQL is away: the next cursor carries it on, the page does not wait for it.
+/// PostgreSQL is away or Redis fell back: the next cursor carries it on, the page does not wait for it.
 ///
 /// # Errors
 /// `Expired` where the log no longer has what is to be confirmed, `Log` where it cannot be asked.
@@ -59,30 +64,36 @@ pub(super) async fn confirm(
     let Resume::Stream { commit, confirms } = cursor.at else { return Ok(None) };
     let known = known.filter(|known| known.epoch == state.epoch && known.user == reader.user);
     if let Some(confirms) = confirms.filter(|_| known.is_none_or(|known| known.commit < commit)) {
-        match arrived(reader, state, commit, confirms).await {
-            Ok(()) => {}
-            Err(SyncError::Store(error)) => {
-                tracing::warn!(tenant = %reader.tenant.id, %error, "arrived messages are noted with the next sync");
-                return Ok(Some(confirms));
-            }
-            Err(error) => return Err(error),
+        let Some(messages) = arrived(reader, state, commit, confirms).await? else {
+            return Ok(Some(confirms));
+        };
+        if let Err(error) = note(reader, commit, &messages).await {
+            tracing::warn!(tenant = %reader.tenant.id, %error, "arrived messages are noted with the next sync");
+            return Ok(Some(confirms));
+        }
+        if confirms.tables {
+            log.forget_arriving(&state.epoch, reader.device).await?;
         }
     }
     if known.is_none_or(|known| known.commit != commit) {
         let at = reader.now.timestamp_millis();
         let position = Confirmed { epoch: state.epoch, commit, user: reader.user, at };
-        log.confirm(reader.device, &position).await?;
+        // A full Redis takes nothing and can still be read: the device gets its page, and confirms again.
+        if let Err(error) = log.confirm(reader.device, &position).await {
+            tracing::warn!(tenant = %reader.tenant.id, %error, "a device's position is noted with the next sync");
+        }
     }
     reader.tenant.sightings.note(reader.device, reader.now, Some(commit));
     Ok(None)
 }
 
+/// The messages that the cursor proves to have arrived; `None` while the log does not reach so far again.
 async fn arrived(
     reader: &Reader<'_>,
     state: &LogState,
     commit: Lsn,
     confirms: Confirms,
-) -> Result<(), SyncError> {
+) -> Result<Option<Vec<Uuid>>, SyncError> {
     let Confirms { from, tables } = confirms;
     let log = &reader.tenant.log;
     let mut messages = if tables { log.arriving(&state.epoch, reader.device).await? } else { Vec::new() };
@@ -92,25 +103,24 @@ async fn arrived(
         let page = match log.read(&state.epoch, &bucket, after, commit, STEP).await? {
             Read::Page(page) => page,
             Read::Expired => return Err(SyncError::Expired),
-            Read::Moved => return Err(SyncError::NotReady("the log fell behind and is being written again")),
+            Read::Moved => return Ok(None),
         };
         let changes = page.entries.iter().flat_map(|entry| &entry.changes);
         messages.extend(changes.filter_map(|change| is_arriving(change, reader.user)));
         after = page.through;
     }
-    let (device, user) = (reader.device, reader.user);
+    Ok(Some(messages))
+}
+
+async fn note(reader: &Reader<'_>, commit: Lsn, messages: &[Uuid]) -> Result<(), StoreError> {
+    let seen = Seen { device: reader.device.clone(), at: reader.now, commit: Some(commit) };
+    let database = &reader.tenant.database;
     repeat_while_contended(async || {
-        let noted = reader
-            .tenant
-            .database
-            .run(async |client| sync_metadata::confirm(client, device, user, commit, &messages).await);
+        let noted =
+            database.run(async |client| sync_metadata::confirm(client, &seen, reader.user, messages).await);
         noted.await
     })
-    .await?;
-    if tables {
-        log.forget_arriving(&state.epoch, reader.device).await?;
-    }
-    Ok(())
+    .await
 }
 
 #[cfg(test)]

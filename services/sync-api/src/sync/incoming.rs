@@ -65,6 +65,31 @@ pub async fn next_page(app: &App, reader: &Reader<'_>, since: &Since) -> Result<
     let state = state.ok_or(NO_LOG)?;
     let plan = stage::plan(since, &state, app.rules.hash())?;
     let unconfirmed = arrival::confirm(reader, since, &state, confirmed).await?;
+    page(app, reader, since, state, plan, unconfirmed).await
+}
+
+/// Reads on from a cursor that the device has not sent back: it confirms nothing, and the next cursor carries on what it would.
+///
+/// # Errors
+/// As those of [`next_page`].
+pub async fn page_after(app: &App, reader: &Reader<'_>, cursor: Cursor) -> Result<Answer, SyncError> {
+    let unconfirmed = match cursor.at {
+        Resume::Stream { confirms, .. } => confirms,
+        _ => None,
+    };
+    let (since, state) = (Since::Cursor(cursor), state_of(reader).await?);
+    let plan = stage::plan(&since, &state, app.rules.hash())?;
+    page(app, reader, &since, state, plan, unconfirmed).await
+}
+
+async fn page(
+    app: &App,
+    reader: &Reader<'_>,
+    since: &Since,
+    state: LogState,
+    plan: Plan,
+    unconfirmed: Option<Confirms>,
+) -> Result<Answer, SyncError> {
     let page = match plan {
         Plan::Nothing => nothing(since, &state)?,
         Plan::Log { after, replay } => {

@@ -1,7 +1,7 @@
 //! A device in, how its sync stands out.
 
 use chrono::{DateTime, Utc};
-use posduif_model::{Bucket, DeviceId, Lsn, UserId};
+use posduif_model::{DeviceId, Lsn, UserId};
 use serde::Serialize;
 
 use super::SyncError;
@@ -19,7 +19,7 @@ pub struct Status {
     /// What the device said with its last upload.
     pending_outgoing_count: i32,
     /// Changes of its rows that it has not confirmed, counted up to 10,000; the log's, as a snapshot has no number.
-    pending_incoming_count: usize,
+    pending_incoming_count: u64,
     sync_status: &'static str,
     mode: &'static str,
 }
@@ -35,10 +35,9 @@ pub async fn of(app: &App, tenant: &Tenant, device: &DeviceId, user: UserId) -> 
         (None, _) => "error",
         (Some(state), _) if state.broken.is_some() || state.rules != *app.rules.hash() => "error",
         (Some(state), Some(at)) if at.epoch == state.epoch && at.commit >= state.floor => {
-            let buckets = [Bucket::Shared, Bucket::User(user)];
-            let upto = state.watermark.commit;
-            let waiting = tenant.log.waiting(&state.epoch, &buckets, at.commit, upto, MOST_WAITING);
-            pending_incoming_count = waiting.await?;
+            let (upto, reader) = (state.watermark.commit, [(user, at.commit)]);
+            let counts = tenant.log.pending(&state.epoch, &reader, upto, MOST_WAITING).await?;
+            pending_incoming_count = counts.first().copied().unwrap_or_default();
             if pending_incoming_count == 0 { "idle" } else { "syncing" }
         }
         // It needs a snapshot, or is taking one.

@@ -230,3 +230,42 @@ async fn the_confirmed_position_reaches_sync_metadata_with_it_and_otherwise_with
     let seen = "SELECT last_seen IS NOT NULL FROM users WHERE username = 'ann'";
     assert!(api.sql.query_one(seen, &[]).await.unwrap().get::<_, bool>(0));
 }
+
+#[tokio::test]
+async fn a_full_redis_still_serves_what_it_has() {
+    let servers = posduif_testkit::Servers::private().await;
+    let api = Api::on(&servers, "").await;
+    let (bob, jwt) = api.web_user("bob").await;
+    let ann = api.phone(&jwt, "ann").await;
+    let start = api.snapshot(&ann, 100).await.pop().unwrap();
+    let id = sent(&api, bob, ann.user).await;
+    let mut redis =
+        posduif_changelog::connect::connect(servers.redis_url(), Default::default()).await.unwrap();
+    let mut limit = async |bytes: usize| {
+        let mut command = redis::cmd("CONFIG");
+        let () = command.arg(("SET", "maxmemory", bytes)).query_async(&mut redis).await.unwrap();
+    };
+    limit(1).await;
+    let page = ok(api.incoming(&ann, cursor(&start), 100)).await;
+    assert_eq!(page["messages"][0]["id"], json!(id));
+    ok(api.incoming(&ann, cursor(&page), 100)).await;
+    assert_eq!(status(&api, id).await, synced());
+    limit(0).await;
+    ok(api.incoming(&ann, cursor(&page), 100)).await;
+}
+
+#[tokio::test]
+async fn a_log_that_fell_back_is_no_error_for_a_device_that_is_ahead() {
+    let (api, ann, bob, _) = start().await;
+    let start = api.snapshot(&ann, 100).await.pop().unwrap();
+    let state = {
+        let mut log = api.log.lock().await;
+        log.state().await
+    };
+    let id = sent(&api, bob, ann.user).await;
+    let page = ok(api.incoming(&ann, cursor(&start), 100)).await;
+    api.log.lock().await.fall_back_to(&state).await;
+    let waiting = ok(api.incoming(&ann, cursor(&page), 100)).await;
+    assert_eq!((&waiting["cursor"], &waiting["messages"]), (&page["cursor"], &json!([])));
+    assert_eq!(status(&api, id).await, pending());
+}

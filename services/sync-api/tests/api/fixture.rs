@@ -342,6 +342,16 @@ impl Log {
         self.publish(at).await;
     }
 
+    pub async fn state(&mut self) -> LogState {
+        self.writer.state().await.unwrap().unwrap()
+    }
+
+    /// What a fail-over of Redis leaves: an earlier watermark, with nothing said of it.
+    pub async fn fall_back_to(&mut self, state: &LogState) {
+        self.previous = state.watermark.commit;
+        self.writer.open(state).await.unwrap();
+    }
+
     async fn publish(&mut self, end: Lsn) {
         let end = end.max(self.previous);
         let held = self.writer.state().await.unwrap().unwrap().watermark.end;

@@ -12,6 +12,8 @@ mod fixture;
 mod held;
 mod incoming;
 mod limits;
+mod listener;
+mod live;
 mod login;
 mod messages;
 mod oracle;

@@ -29,6 +29,16 @@ pub(super) fn redis() -> Way {
     }
 }
 
+pub(super) fn haproxy() -> Way {
+    Way {
+        by: "apt",
+        entry: "haproxy-apt".to_owned(),
+        bring: |workspace, tree| unpack("haproxy", workspace, tree),
+        program: |tree| Some(tree.join("usr/sbin/haproxy")).filter(|program| program.exists()),
+        libraries,
+    }
+}
+
 /// Where there is neither npm nor pip: apt brings pip, pip brings PostgreSQL.
 pub(super) fn postgres() -> Way {
     Way {

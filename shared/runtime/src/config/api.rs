@@ -8,7 +8,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
-use super::{duration, error::Problems, public_url::PublicUrl};
+use super::{duration, error::Problems, public_url::PublicUrl, sse::SseConfig};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -36,6 +36,7 @@ pub struct ApiConfig {
     /// How often it is written down when devices were last seen and how far they had come.
     #[serde(with = "duration")]
     pub last_seen_interval: Duration,
+    pub sse: SseConfig,
 }
 
 impl Default for ApiConfig {
@@ -51,6 +52,7 @@ impl Default for ApiConfig {
             db_pool_size: 8,
             snapshot_connections: 4,
             last_seen_interval: Duration::from_secs(60),
+            sse: SseConfig::default(),
         }
     }
 }
@@ -80,6 +82,7 @@ impl ApiConfig {
             self.last_seen_interval,
             Duration::from_millis(100)..=Duration::from_secs(300),
         );
+        self.sse.check(problems);
     }
 }
 

@@ -13,6 +13,7 @@ mod rate_limit;
 mod redis;
 mod redis_url;
 mod retention;
+mod sse;
 mod sync;
 mod tenants;
 mod wal;
@@ -32,6 +33,7 @@ pub use rate_limit::RateLimitConfig;
 pub use redis::RedisConfig;
 pub use redis_url::{InvalidRedisUrl, RedisUrl};
 pub use retention::RetentionConfig;
+pub use sse::SseConfig;
 pub use sync::{MAX_BATCH_SIZE, SyncConfig};
 pub use tenants::TenantConfig;
 pub use wal::WalConfig;
@@ -169,9 +171,18 @@ mod tests {
 
     #[test]
     fn the_shipped_file_shows_every_key() {
-        for section in
-            ["redis", "api", "admin", "sync", "sync.wal", "auth", "rate_limit", "log", "tenants[0]"]
-        {
+        for section in [
+            "redis",
+            "api",
+            "api.sse",
+            "admin",
+            "sync",
+            "sync.wal",
+            "auth",
+            "rate_limit",
+            "log",
+            "tenants[0]",
+        ] {
             let name =
                 format!("POSDUIF__{}__NO_SUCH_KEY", section.replace(['.', '['], "__").replace(']', ""));
             let error = with_variable(&name.to_uppercase(), "").unwrap_err().to_string();

@@ -1,0 +1,162 @@
+//! `/sse`: a caller in, events as they happen out.
+
+use std::time::Duration;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{CACHE_CONTROL, CONTENT_ENCODING, HeaderName},
+    web::{Data, Path, Query},
+};
+use chrono::{DateTime, Utc};
+use posduif_changelog::LogError;
+use posduif_model::{DeviceId, UserId, cursor::InvalidCursor};
+use rand::RngExt as _;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    auth::{self, Device, WebUser},
+    error::ApiError,
+};
+use crate::{
+    app::App,
+    code::Code,
+    credential::token::Token,
+    live::{
+        Caller, Hub, OpenError, Payload, Wish, connection::Audience, join::Resumption, stream::LiveStream,
+        stream::browser,
+    },
+};
+
+const TICKET_LIFETIME: Duration = Duration::from_secs(30);
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Tells nginx and its like to pass every event on at once.
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+#[derive(Deserialize)]
+pub struct Question {
+    payload: Option<String>,
+    since: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub struct Admission {
+    ticket: Option<String>,
+}
+
+/// Whom a ticket lets in.
+#[derive(Serialize, Deserialize)]
+struct Bearer {
+    user: UserId,
+    expires_at: DateTime<Utc>,
+}
+
+pub async fn mobile(
+    app: Data<App>,
+    hub: Data<Hub>,
+    device: Device,
+    id: Path<String>,
+    question: Query<Question>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    if *id != device.device.as_str() {
+        return Err(ApiError::not_found());
+    }
+    let payload = match question.payload.as_deref() {
+        None | Some("") => Payload::Hints,
+        Some("full") => Payload::Rows,
+        Some(_) => return Err(ApiError::invalid("payload is full, or left out")),
+    };
+    let Device { tenant, device, user } = device;
+    let given = last_event_id(&request).or(question.into_inner().since);
+    let from = resumed(given, |text| app.cursors.open(text, &tenant.id, &device, user));
+    let token_hash = auth::presented_hash(&app, request.headers());
+    let audience = Audience::Device { id: device, token_hash };
+    let caller = Caller { tenant, user, audience };
+    open(&hub, caller, Wish { from, payload }).await
+}
+
+pub async fn web(
+    app: Data<App>,
+    hub: Data<Hub>,
+    id: Path<String>,
+    admission: Query<Admission>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let (web, expires_at) = match &admission.ticket {
+        Some(ticket) => redeem(&app, ticket).await?,
+        None => auth::web_user_until(&app, request.headers())?,
+    };
+    let WebUser { tenant, user } = web;
+    if *id != user.to_string() {
+        return Err(ApiError::not_found());
+    }
+    let browser: DeviceId = browser().ok_or_else(ApiError::misassembled)?;
+    let given = last_event_id(&request);
+    let from = resumed(given, |text| app.cursors.open(text, &tenant.id, &browser, user));
+    let caller = Caller { tenant, user, audience: Audience::Web { expires_at } };
+    open(&hub, caller, Wish { from, payload: Payload::Hints }).await
+}
+
+/// A browser's EventSource sends no headers: a ticket in the address lets it in instead, once.
+pub async fn ticket(app: Data<App>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    let (WebUser { tenant, user }, expires_at) = auth::web_user_until(&app, request.headers())?;
+    let ticket = Token::generate(&tenant.id);
+    let bearer = serde_json::to_string(&Bearer { user, expires_at }).map_err(ApiError::unwritable)?;
+    tenant.tickets.put(&ticket.hash(), &bearer, TICKET_LIFETIME).await?;
+    Ok(HttpResponse::Created().insert_header((CACHE_CONTROL, "no-store")).json(json!({
+        "ticket": ticket.expose(),
+        "expires_in": TICKET_LIFETIME.as_secs(),
+    })))
+}
+
+async fn redeem(app: &App, ticket: &str) -> Result<(WebUser, DateTime<Utc>), ApiError> {
+    let refused =
+        || ApiError::new(Code::Unauthorized, "the ticket is unknown, used or expired; ask for another");
+    let ticket = Token::parse(ticket).map_err(|_| refused())?;
+    let tenant = app.tenant(ticket.tenant()).ok_or_else(refused)?.clone();
+    let bearer = tenant.tickets.take(&ticket.hash()).await?.ok_or_else(refused)?;
+    let Bearer { user, expires_at } =
+        serde_json::from_str(&bearer).map_err(|_| LogError::Corrupt("a ticket".to_owned()))?;
+    Ok((WebUser { tenant, user }, expires_at))
+}
+
+fn last_event_id(request: &HttpRequest) -> Option<String> {
+    Some(request.headers().get(LAST_EVENT_ID)?.to_str().ok()?.to_owned())
+}
+
+fn resumed(
+    given: Option<String>,
+    open: impl FnOnce(&str) -> Result<posduif_model::cursor::Cursor, InvalidCursor>,
+) -> Resumption {
+    match given.filter(|text| !text.is_empty()) {
+        None => Resumption::Now,
+        Some(text) => Resumption::Cursor(open(&text)),
+    }
+}
+
+async fn open(hub: &Data<Hub>, caller: Caller, wish: Wish) -> Result<HttpResponse, ApiError> {
+    let hub = hub.clone().into_inner();
+    let stream: LiveStream = hub.open(caller, wish).await?;
+    Ok(HttpResponse::Ok()
+        .content_type("text/event-stream")
+        .insert_header((CACHE_CONTROL, "no-store, no-transform"))
+        .insert_header((X_ACCEL_BUFFERING, "no"))
+        // Compression would keep events back until it has gathered enough of them.
+        .insert_header((CONTENT_ENCODING, "identity"))
+        // Who comes back shall be spread anew, and not meet a replica that stops.
+        .force_close()
+        .streaming(stream.into_bytes()))
+}
+
+impl From<OpenError> for ApiError {
+    fn from(error: OpenError) -> Self {
+        let busy =
+            |text: String| ApiError::new(Code::SyncError, text).retry_after(rand::rng().random_range(2..=10));
+        match error {
+            OpenError::Full(_) | OpenError::Draining => busy(error.to_string()),
+            OpenError::Away => ApiError::new(Code::RedisError, error.to_string()),
+            OpenError::Sync(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! A stretch of the log in, the commits of it with the buckets that they touched out.
+
+use posduif_model::{Bucket, Epoch, Lsn, Position};
+use std::collections::HashMap;
+
+use crate::{error::LogError, reader::LogReader, record::CommitRecord, state::LogState};
+
+/// How a read of the commit log ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Commits {
+    /// In their order; fewer than were asked for where these are all.
+    Read(Vec<CommitRecord>),
+    /// The log was trimmed past the reader, or another epoch began.
+    Expired,
+    /// Redis fell back behind `upto` and is being refilled; the reader looks at the state again.
+    Moved,
+}
+
+type StoredEntry = (String, Vec<(String, Vec<u8>)>);
+
+impl LogReader {
+    /// The commits after `after` up to `upto`, at most `limit`, read together with the state that vouches for them.
+    pub async fn commits(
+        &self,
+        epoch: &Epoch,
+        after: Lsn,
+        upto: Lsn,
+        limit: usize,
+    ) -> Result<Commits, LogError> {
+        let (first, last) = (format!("({}", Position::last_of(after)), Position::last_of(upto).to_string());
+        let mut pipeline = redis::pipe();
+        pipeline.atomic().hgetall(self.keys.state());
+        pipeline.cmd("XRANGE").arg((self.keys.commits(epoch), first, last, "COUNT", limit));
+        let (fields, found): (HashMap<String, String>, Vec<StoredEntry>) =
+            pipeline.query_async(&mut self.pool.get().await?).await?;
+        match LogState::from_fields(&fields)? {
+            Some(state) if state.epoch == *epoch && state.floor <= after => {
+                if state.watermark.commit < upto {
+                    return Ok(Commits::Moved);
+                }
+            }
+            _ => return Ok(Commits::Expired),
+        }
+        let commits = found.iter().map(|(id, fields)| CommitRecord::parse(id, fields));
+        Ok(Commits::Read(commits.collect::<Result<_, _>>()?))
+    }
+
+    /// Which of these buckets a commit touched that has its buckets elsewhere; all, where that is gone.
+    pub async fn touched(
+        &self,
+        epoch: &Epoch,
+        commit: Lsn,
+        buckets: &[Bucket],
+    ) -> Result<Vec<bool>, LogError> {
+        if buckets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let key = self.keys.touched(epoch, commit);
+        let names: Vec<String> = buckets.iter().map(Bucket::to_string).collect();
+        let mut pipeline = redis::pipe();
+        pipeline.atomic().cmd("SCARD").arg(&key).cmd("SMISMEMBER").arg(&key).arg(names);
+        let (size, members): (u64, Vec<bool>) = pipeline.query_async(&mut self.pool.get().await?).await?;
+        Ok(if size == 0 { vec![true; buckets.len()] } else { members })
+    }
+}
