@@ -1,5 +1,7 @@
 //! Keys of rows in, those rows as pages have them out.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use deadpool_postgres::Transaction;
 use posduif_model::{
     TableName, UserId,
@@ -28,18 +30,21 @@ pub async fn find(
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    let shapes = catalogue::shapes(transaction, wanted.iter().map(|wanted| &wanted.table)).await?;
+    let tables: BTreeSet<&TableName> = wanted.iter().map(|wanted| &wanted.table).collect();
+    let shapes = catalogue::shapes(transaction, tables.into_iter()).await?;
     let types = catalogue::types(&**transaction, &shapes).await?;
+    let mut bound = BTreeMap::new();
+    for (table, shape) in &shapes {
+        let Some(declaration) = rules.find(table) else { continue };
+        if let Some(rows) = SnapshotTable::bind(declaration, shape, &types, rules.max_row_bytes())? {
+            bound.insert(table, (rows, visible(declaration, user)));
+        }
+    }
     let mut found = Vec::with_capacity(wanted.len());
     for Wanted { table, condition } in wanted {
-        let (Some(declaration), Some(shape)) = (rules.find(table), shapes.get(table)) else {
-            found.push(None);
-            continue;
-        };
-        let rows = match SnapshotTable::bind(declaration, shape, &types, rules.max_row_bytes())? {
-            Some(bound) => {
-                let condition = format!("{condition} AND ({})", visible(declaration, user));
-                bound.matching(transaction, &condition).await?
+        let rows = match bound.get(table) {
+            Some((rows, visible)) => {
+                rows.matching(transaction, &format!("{condition} AND ({visible})")).await?
             }
             None => Vec::new(),
         };

@@ -160,6 +160,20 @@ async fn a_conflict_that_the_same_upload_resolves_is_none() {
 }
 
 #[tokio::test]
+async fn an_upload_that_loses_all_over_gets_every_winner_in_its_order() {
+    let (api, [ann, second, _]) = changes::start().await;
+    let keys: Vec<String> = (0..200).map(|_| Uuid::new_v4().to_string()).collect();
+    let edits = |minute| keys.iter().map(|key| note(key, titled(key, minute))).collect::<Vec<_>>();
+    synced(&upload(&api, &second, &edits(10)).await);
+    let receipt = upload(&api, &ann, &edits(9)).await;
+    assert_eq!((&receipt["synced_count"], &receipt["failed_count"]), (&json!(200), &json!(0)));
+    let conflicts = receipt["conflicts"].as_array().unwrap();
+    let titles: Vec<&str> =
+        conflicts.iter().map(|conflict| conflict["row"]["title"].as_str().unwrap()).collect();
+    assert_eq!(titles, keys);
+}
+
+#[tokio::test]
 async fn a_users_own_older_rename_loses() {
     let (api, [ann, second, _]) = changes::start().await;
     let rename =
