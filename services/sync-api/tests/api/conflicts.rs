@@ -339,3 +339,17 @@ async fn a_row_that_is_deleted_while_an_older_edit_waits_for_it_stays_deleted() 
     assert_eq!(*lost_to(&receipt), Value::Null);
     assert_eq!(stored(&api, KEY).await, Value::Null);
 }
+
+#[tokio::test]
+async fn a_thousand_lost_edits_of_one_table_are_answered_with_the_rows_that_won() {
+    let (api, [ann, second, _]) = changes::start().await;
+    let many = |title: &str, minute: u32| -> Vec<Value> {
+        let key = |row: u32| format!("00000000-0000-0000-0000-{row:012}");
+        (0..1_000).map(|row| note(&key(row), titled(title, minute))).collect()
+    };
+    synced(&upload(&api, &ann, &many("winner", 12)).await);
+    let answer = api.outgoing(&second, &json!({ "changes": many("loser", 11) })).send().await.unwrap();
+    let (status, text) = (answer.status(), answer.text().await.unwrap());
+    assert_eq!(status, 200, "{text:.400}");
+    assert_eq!(text.matches(r#""title":"winner""#).count(), 1_000, "each column once: {text:.400}");
+}
