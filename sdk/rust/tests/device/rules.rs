@@ -88,6 +88,31 @@ async fn a_column_that_comes_back_in_another_case_is_the_old_one() {
 }
 
 #[tokio::test]
+async fn a_column_that_comes_back_with_another_type_keeps_what_the_server_sends() {
+    let server = Server::start().await;
+    let device = server.device_with(json!([]), json!([])).await;
+    for (rules, kind) in [("r2", Some("INTEGER")), ("r3", None), ("r4", Some("TEXT"))] {
+        server.refuse(INCOMING, 410, "CURSOR_EXPIRED");
+        let mut changed = tasks();
+        let columns = changed["columns"].as_array_mut().unwrap();
+        match kind {
+            Some(kind) => columns.push(json!({"name": "code", "type": kind})),
+            // Another one goes when it comes back.
+            None => columns.push(json!({"name": "passing", "type": "TEXT"})),
+        }
+        server.answer(INSTRUCTIONS, Answer::Json(200, instructions(rules, changed)));
+        let row = json!({"id": 1, "title": "t", "code": "007"});
+        server.page(json!({"changes": [{"table": "public.tasks", "op": "upsert", "row": row}],
+                           "cursor": "s1", "lsn": "0/300", "has_more": false, "snapshot": true}));
+        device.sync().await.unwrap();
+    }
+    assert_eq!(skipped(&device), Vec::<String>::new());
+    assert_eq!(column(&device, "SELECT code FROM tasks"), ["007"]);
+    device.connection().execute("UPDATE tasks SET title = 'mine'", []).unwrap();
+    assert_eq!(device.pending_count().unwrap(), 1);
+}
+
+#[tokio::test]
 async fn an_unusable_table_of_the_messenger_is_a_clear_error() {
     for (index, name) in [(0, "public.messages"), (1, "public.users")] {
         let server = Server::start().await;
