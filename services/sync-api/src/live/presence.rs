@@ -20,6 +20,7 @@ use super::hub::LiveTenant;
 use crate::{
     metrics::LiveMetrics,
     store::presence::{self, PresenceError},
+    tenant::Tenant,
 };
 
 /// How long a member is believed without another word: a replica that was killed says none.
@@ -143,7 +144,7 @@ pub(super) async fn keep(
         }
         sweep = now + if now < busy_until { SWEEP } else { IDLE_SWEEP };
         if now >= compare {
-            let outcome = compare_views(&keeper.live).await;
+            let outcome = compare_views(&keeper.live.tenant).await;
             keeper.note(outcome);
             compare = now + COMPARE.mul_f64(0.5 + rand::random::<f64>());
         }
@@ -231,8 +232,7 @@ impl Keeper {
 }
 
 /// Finds users whom PostgreSQL believes to be online and who are not.
-pub async fn compare_views(live: &LiveTenant) -> Result<(), PresenceError> {
-    let tenant = &live.tenant;
+pub async fn compare_views(tenant: &Tenant) -> Result<(), PresenceError> {
     let limit = i64::try_from(AT_ONCE).unwrap_or(i64::MAX);
     let mut after = Uuid::nil();
     loop {
