@@ -315,6 +315,12 @@ impl Log {
         self.writer.open(&state).await.unwrap();
     }
 
+    /// Goes on after Redis was away.
+    pub async fn reconnect(&mut self, servers: &Servers, tenant: &TenantId) {
+        let connection = connect(servers.redis_url(), posduif_changelog::Timeouts::default()).await.unwrap();
+        self.writer = LogWriter::claim(connection, tenant, 2).await.unwrap();
+    }
+
     async fn commit(&mut self, at: Lsn, origin: Option<&Phone>, buckets: &[Bucket], changes: &[Change]) {
         let origin: Option<DeviceId> = origin.map(|phone| phone.id.parse().unwrap());
         let mut batch = Batch::new(self.writer.keys().clone(), self.epoch);
