@@ -6,6 +6,7 @@ mod changes;
 mod compression;
 mod confirmation;
 mod conflicts;
+mod crowding;
 mod enrollment;
 mod errors;
 mod fixture;
