@@ -12,6 +12,7 @@ mod errors;
 mod fixture;
 mod held;
 mod incoming;
+mod interleaving;
 mod limits;
 mod listener;
 mod live;
