@@ -7,8 +7,8 @@ use std::{
 
 use futures::{StreamExt, TryStreamExt, stream};
 use posduif_model::UserId;
-use posduif_sdk::Device;
 use posduif_provision::free_port;
+use posduif_sdk::Device;
 use posduif_testkit::{Database, Process, Scratch, Servers, binaries, eventually};
 use serde_json::json;
 use tokio_postgres::Client;
