@@ -48,7 +48,10 @@ pub async fn shapes(
     client: &impl GenericClient,
     tables: impl Iterator<Item = &TableName>,
 ) -> Result<BTreeMap<TableName, TableShape>, StoreError> {
-    let (schemas, names): (Vec<&str>, Vec<&str>) = tables.map(|table| (table.schema(), table.name())).unzip();
+    // Each once, else a table that is asked for twice would have each of its columns twice.
+    let tables: BTreeSet<&TableName> = tables.collect();
+    let wanted = tables.into_iter().map(|table| (table.schema(), table.name()));
+    let (schemas, names): (Vec<&str>, Vec<&str>) = wanted.unzip();
     let sql = "SELECT n.nspname::text, c.relname::text, a.attname::text, a.atttypid, NOT a.attnotnull,
                       array_position((i.indkey::int2[])[:i.indnkeyatts - 1], a.attnum)
                  FROM unnest($1::text[], $2::text[]) AS wanted (schema, name)

@@ -66,14 +66,14 @@ impl WritableTable {
         let granted =
             write.columns.iter().filter(|name| !special(name)).map(find).collect::<Option<Vec<_>>>()?;
         find(&write.owner)?;
-        find(&write.version)?;
+        let version = find(&write.version)?;
         if key.is_empty() || in_key(&write.version) {
             return None;
         }
         let form = |column: &&WrittenColumn| (column.name.clone(), JsonForm::resolve(column.type_oid, types));
         Some(WritableTable {
             name: declaration.table.clone(),
-            statements: Statements::new(declaration, write, &key, &granted),
+            statements: Statements::new(declaration, write, &key, version, &granted),
             key: key.iter().map(form).collect(),
             granted: granted.iter().map(form).collect(),
         })

@@ -28,11 +28,12 @@ pub(super) struct Statements {
 }
 
 impl Statements {
-    /// `granted` are the columns to be set besides `key`, owner and version.
+    /// `granted` are the columns to be set besides `key`, owner and `version`.
     pub fn new(
         declaration: &TableDeclaration,
         write: &WriteDeclaration,
         key: &[&WrittenColumn],
+        version: &WrittenColumn,
         granted: &[&WrittenColumn],
     ) -> Self {
         let visible = declaration.buckets.iter().map(|bucket| match bucket {
@@ -47,7 +48,8 @@ impl Statements {
             key,
             granted,
             owner: quote_identifier(&write.owner),
-            version: quote_identifier(&write.version),
+            version: quote_identifier(&version.name),
+            version_type: &version.type_sql,
             visible: visible.collect::<Vec<_>>().join(" OR "),
         };
         Statements {
@@ -85,6 +87,7 @@ struct Parts<'a> {
     granted: &'a [&'a WrittenColumn],
     owner: String,
     version: String,
+    version_type: &'a str,
     /// Whether the user's devices see the row `t`.
     visible: String,
 }
@@ -125,7 +128,8 @@ impl Parts<'_> {
         ]
     }
 
-    /// The column of the version counts. Who wrote it is known only while it is the one that was noted.
+    /// The column of the version counts. Who wrote it is known only while it is the one that was noted. The new version is
+    /// compared as the column would keep it: one of whole seconds rounds up, beyond the next edit of the same device.
     fn judge(&self) -> String {
         let (of_table, of_record) = (self.key_of("t"), self.key_of("r"));
         let either: Vec<String> =
@@ -138,7 +142,7 @@ impl Parts<'_> {
                     coalesce(w.deleted, false),
                     CASE WHEN {is_present} THEN coalesce(
                              ({at}, CASE WHEN w.version = {at} AND NOT w.deleted THEN w.device_id ELSE '' END)
-                                 <= ($3::timestamptz, $4::text), true)
+                                 <= ($3::timestamptz::{version_type}::timestamptz, $4::text), true)
                          WHEN w.deleted THEN (w.version, w.device_id) <= ($3, $4)
                          ELSE true END,
                     {hash}
@@ -146,6 +150,7 @@ impl Parts<'_> {
                LEFT JOIN {table} AS t ON {matching}
                LEFT JOIN posduif_engine.row_versions w ON w.table_name = {literal} AND w.key = {hash}",
             owner = self.owner,
+            version_type = self.version_type,
             visible = self.visible,
             bound = self.bound(),
             table = self.table,

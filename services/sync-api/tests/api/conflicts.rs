@@ -397,3 +397,36 @@ async fn a_message_that_came_and_went_while_an_upload_inserts_it_stays_deleted()
     synced(&receipt);
     assert_eq!(content(&api).await, None);
 }
+
+#[tokio::test]
+async fn a_thousand_lost_edits_of_one_table_are_answered_with_the_rows_that_won() {
+    let (api, [ann, second, _]) = changes::start().await;
+    let many = |title: &str, minute: u32| -> Vec<Value> {
+        let key = |row: u32| format!("00000000-0000-0000-0000-{row:012}");
+        (0..1_000).map(|row| note(&key(row), titled(title, minute))).collect()
+    };
+    synced(&upload(&api, &ann, &many("winner", 12)).await);
+    let answer = api.outgoing(&second, &json!({ "changes": many("loser", 11) })).send().await.unwrap();
+    let (status, text) = (answer.status(), answer.text().await.unwrap());
+    assert_eq!(status, 200, "{text:.400}");
+    assert_eq!(text.matches(r#""title":"winner""#).count(), 1_000, "each column once: {text:.400}");
+}
+
+#[tokio::test]
+async fn a_column_that_keeps_whole_seconds_lets_the_later_edit_of_the_same_second_win() {
+    let (api, [ann, ..]) = changes::start().await;
+    let part = |name: &str, time: &str| {
+        json!({"table": "parts", "op": "upsert", "key": {"owner_id": ann.user, "number": 1},
+               "row": {"name": name, "changed": format!("2026-01-15T10:00:{time}Z")}})
+    };
+    // PostgreSQL rounds the first version up, beyond the second one.
+    for (name, time) in [("first", "00.6"), ("second", "00.9")] {
+        synced(&upload(&api, &ann, &[part(name, time)]).await);
+        let row = api.sql.query_one("SELECT name, changed::text FROM parts", &[]).await.unwrap();
+        assert_eq!((row.get(0), row.get(1)), (name, "2026-01-15 10:00:01"));
+    }
+    let gone = json!({"table": "parts", "op": "delete", "key": {"owner_id": ann.user, "number": 1},
+                      "row": {"changed": "2026-01-15T10:00:00.95Z"}});
+    synced(&upload(&api, &ann, &[gone]).await);
+    assert!(api.sql.query_opt("SELECT FROM parts", &[]).await.unwrap().is_none());
+}
