@@ -112,9 +112,9 @@ fn edit(phone: &Phone, phones: &[Phone], rng: &mut StdRng) -> bool {
     let device = &phone.device;
     let task = phone.tasks[rng.random_range(0..phone.tasks.len())].to_string();
     let (word, user) = (rng.random::<u32>().to_string(), device.user_id().to_string());
-    // Sometimes to the minute, as a clock on the wall shows it: then several devices write at one time.
+    // Sometimes what several devices say at one time; not so far ahead that it would be set back.
     let now = match rng.random_bool(0.4) {
-        true => Utc::now().duration_trunc(TimeDelta::minutes(1)).unwrap(),
+        true => Utc::now().duration_trunc(TimeDelta::minutes(2)).unwrap() + TimeDelta::minutes(4),
         false => Utc::now() + phone.wrong,
     };
     let now = now.to_rfc3339_opts(SecondsFormat::Micros, true);

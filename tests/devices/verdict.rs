@@ -73,25 +73,37 @@ impl Verdict {
             let answer: Value = serde_json::from_str(receipt.get(0)).unwrap();
             assert_eq!(answer["failed_count"], 0, "{device} was refused something: {answer} of {body}");
             let latest = instant(&answer["sync_timestamp"]) + MOST_AHEAD;
+            let mut lost = BTreeSet::new();
             for (id, told, row) in items(body) {
                 let at = told.min(latest);
                 self.ahead += u32::from(at < told);
                 self.versions += 1;
                 let version = Version { at, device: device.clone(), row };
-                let stands = self.rows.get_mut(&id);
-                self.ties += u32::from(
-                    stands.as_ref().is_some_and(|stands| stands.at == at && stands.device != version.device),
-                );
-                match stands {
-                    Some(stands) if (stands.at, &stands.device) > (version.at, &version.device) => {
-                        self.losers += 1
-                    }
-                    Some(stands) => *stands = version,
-                    None => drop(self.rows.insert(id, version)),
+                let Some(stands) = self.rows.get_mut(&id) else {
+                    self.rows.insert(id, version);
+                    continue;
+                };
+                // What a later item says of the row counts.
+                lost.remove(&id);
+                self.ties += u32::from(stands.at == at && stands.device != version.device);
+                if (stands.at, &stands.device) <= (version.at, &version.device) {
+                    *stands = version;
+                } else if stands.row.is_some() || version.row.is_some() {
+                    // A deletion of what is deleted already loses nothing.
+                    lost.insert(id);
                 }
             }
+            self.losers += u32::try_from(lost.len()).unwrap();
+            assert_eq!(conflicts(&answer), lost, "{device} was told of other conflicts: {answer} of {body}");
         }
     }
+}
+
+/// The rows of which the server says that another version stands.
+fn conflicts(answer: &Value) -> BTreeSet<RowId> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let conflicts = answer["conflicts"].as_array().unwrap().iter();
+    conflicts.map(|conflict| (text(&conflict["table"]), text(&conflict["key"]["id"]))).collect()
 }
 
 /// The versions in an upload, in the order in which the server takes them.

@@ -1,6 +1,9 @@
 //! A request of the protocol in, the bytes of a good answer or the reason to stop out.
 
-use std::{io::Write, time::Duration};
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
 
 use flate2::{Compression, write::GzEncoder};
 use reqwest::{
@@ -18,7 +21,10 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest silence within an answer; the last page of a snapshot waits for the server's log.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long an answer may take at any pace.
+const UNHURRIED: Duration = Duration::from_secs(300);
+/// Bytes per second: what is slower than any network in use is held up by somebody.
+const SLOWEST: u32 = 1024;
 /// The largest answer after decompression; a page holds whole transactions.
 const LARGEST_ANSWER: usize = 128 * 1024 * 1024;
 /// Uploads from this size on are compressed.
@@ -32,9 +38,41 @@ const LARGEST_REFUSAL: usize = 256 * 1024;
 #[derive(Clone, Debug)]
 pub(crate) struct Http {
     client: Client,
+    /// For bodies that are long under way, during which there is no answer to be read.
+    uploads: Client,
     /// For answers that do not end: no limit of time, and nothing that could hold bytes back until a block is full.
     streams: Client,
     base: Url,
+    patience: Patience,
+}
+
+/// How long a request may take.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// Without a byte of an answer.
+    silence: Duration,
+    /// Bytes per second.
+    slowest: u32,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Patience { silence: READ_TIMEOUT, slowest: SLOWEST }
+    }
+}
+
+impl Patience {
+    /// Whether an answer that brought so many bytes in this time is not worth waiting for.
+    fn is_exhausted(self, after: Duration, bytes: usize) -> bool {
+        let least = u64::from(self.slowest).saturating_mul(after.as_secs());
+        after > UNHURRIED && u64::try_from(bytes).is_ok_and(|bytes| bytes < least)
+    }
+
+    /// How long it may take to send so many bytes and to hear of it. Nothing tells how many of them are on their way.
+    fn to_send(self, bytes: usize) -> Duration {
+        let seconds = bytes / usize::try_from(self.slowest).unwrap_or(usize::MAX).max(1);
+        self.silence + Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX))
+    }
 }
 
 #[derive(Deserialize)]
@@ -50,6 +88,10 @@ struct RefusalBody {
 
 impl Http {
     pub fn new(base: Url) -> Result<Self> {
+        Self::with(base, Patience::default())
+    }
+
+    fn with(base: Url, patience: Patience) -> Result<Self> {
         let build = |builder: ClientBuilder| {
             let builder = builder
                 .connect_timeout(CONNECT_TIMEOUT)
@@ -60,9 +102,11 @@ impl Http {
             builder.build().map_err(|error| Error::Unusable(format!("HTTP client: {error}")))
         };
         Ok(Http {
-            client: build(Client::builder().read_timeout(READ_TIMEOUT).timeout(REQUEST_TIMEOUT))?,
+            client: build(Client::builder().read_timeout(patience.silence))?,
+            uploads: build(Client::builder())?,
             streams: build(Client::builder().no_gzip().no_brotli().no_zstd())?,
             base,
+            patience,
         })
     }
 
@@ -78,13 +122,14 @@ impl Http {
 
     /// `POST /api/sync/outgoing`, compressed where that is worth while.
     pub async fn outgoing(&self, device: &Enrollment, body: &[u8]) -> Result<Vec<u8>> {
-        let request = authorized(self.client.post(self.url("/api/sync/outgoing")), device)
+        let request = authorized(self.uploads.post(self.url("/api/sync/outgoing")), device)
             .header(header::CONTENT_TYPE, "application/json");
-        let request = match compressed(body) {
-            Some(compressed) => request.header(header::CONTENT_ENCODING, "gzip").body(compressed),
-            None => request.body(body.to_vec()),
+        let (request, body) = match compressed(body) {
+            Some(compressed) => (request.header(header::CONTENT_ENCODING, "gzip"), compressed),
+            None => (request, body.to_vec()),
         };
-        answer(request).await
+        let within = self.patience.to_send(body.len());
+        answer(request.timeout(within).body(body)).await
     }
 
     /// `GET /api/sync/incoming` for at most about `limit` rows after the cursor; none asks for a snapshot.
@@ -187,10 +232,14 @@ pub(crate) async fn refused(mut response: Response) -> Error {
 /// The decoded body; none if it has more than `most` bytes.
 async fn body(response: &mut Response, most: usize) -> Result<Option<Vec<u8>>> {
     let mut body = Vec::new();
+    let began = Instant::now();
     let mut too_large = response.content_length().is_some_and(|length| length > most as u64);
     while !too_large && let Some(chunk) = response.chunk().await.map_err(unreached)? {
         too_large = body.len() + chunk.len() > most;
         body.extend_from_slice(&chunk);
+        if Patience::default().is_exhausted(began.elapsed(), body.len()) {
+            return Err(Error::Offline(format!("an answer came at less than {SLOWEST} bytes per second")));
+        }
     }
     Ok((!too_large).then_some(body))
 }
@@ -260,6 +309,54 @@ mod tests {
                 refusal(StatusCode::from_u16(status).unwrap(), None, b"<html>pay for the network</html>");
             assert!(matches!(error, Error::Retry { after: None, .. }), "{status}");
         }
+    }
+
+    /// A server that answers each request only after this long.
+    async fn late(by: Duration) -> Url {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut bytes = vec![0; 1 << 20];
+                let _ = stream.read(&mut bytes).await;
+                tokio::time::sleep(by).await;
+                while let Ok(Ok(1..)) =
+                    tokio::time::timeout(Duration::from_millis(100), stream.read(&mut bytes)).await
+                {
+                }
+                let _ = stream.write_all(b"HTTP/1.1 200 X\r\ncontent-length: 2\r\n\r\n{}").await;
+            }
+        });
+        url.parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_upload_may_take_as_long_as_a_slow_network_needs_for_its_size() {
+        let base = late(Duration::from_millis(900)).await;
+        let device = Enrollment {
+            device_id: "phone".parse().unwrap(),
+            user_id: "0e4d7b0c-6a51-4e0e-9d0e-000000000001".parse().unwrap(),
+            tenant_id: "t".to_owned(),
+            username: "joe".to_owned(),
+            instructions_url: base.clone(),
+            base_url: base.clone(),
+            device_token: "token".to_owned().into(),
+        };
+        let patience = Patience { silence: Duration::from_millis(300), slowest: 1024 };
+        let http = Http::with(base, patience).unwrap();
+        assert!(matches!(http.outgoing(&device, b"{}").await, Err(Error::Offline(_))), "a short one may not");
+        let random: String = (0..50_000).map(|_| rand::random_range('a'..='z')).collect();
+        assert_eq!(http.outgoing(&device, random.as_bytes()).await.unwrap(), b"{}");
+    }
+
+    #[test]
+    fn an_answer_may_be_long_under_way_while_it_grows() {
+        let patience = Patience::default();
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        assert!(!patience.is_exhausted(minutes(4), 0));
+        assert!(patience.is_exhausted(minutes(6), 300 * 1024));
+        assert!(!patience.is_exhausted(minutes(60), 8 << 20), "2.3 KiB/s bring a large page in the end");
     }
 
     #[test]

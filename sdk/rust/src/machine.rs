@@ -61,7 +61,8 @@ struct Upload {
     finished: bool,
 }
 
-/// Pages may name a table that is new; asking for instructions once per sync settles what it is.
+/// Pages may name a table that is new, or not fit one that was altered; asking for instructions once per sync settles
+/// what it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum UnknownTable {
     Unseen,
@@ -125,6 +126,13 @@ impl Machine {
                     return self.run(Step::Instruct);
                 }
                 self.next()
+            }
+            Event::Unfit(error) => {
+                if self.unknown_table == UnknownTable::Unseen {
+                    self.unknown_table = UnknownTable::Asking;
+                    return self.run(Step::Instruct);
+                }
+                self.failed(error)
             }
             Event::Applied { received, snapshot, lsn } => {
                 self.complete = false;

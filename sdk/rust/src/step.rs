@@ -38,6 +38,8 @@ pub(crate) enum Event {
         has_more: bool,
         unknown_table: bool,
     },
+    /// The page cannot be applied to the tables as they are.
+    Unfit(Error),
     Applied {
         received: usize,
         snapshot: bool,

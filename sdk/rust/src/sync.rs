@@ -11,7 +11,7 @@ use crate::{
     receipt::{Outcome, Refusal},
     session::Session,
     step::{Event, Instruction, Step},
-    store::{NextUpload, Store},
+    store::{NextUpload, Staged, Store},
 };
 
 impl Device {
@@ -66,10 +66,11 @@ impl Device {
                 let limit = self.with_store(|store| store.batch_size()).await?;
                 let body = session.http.incoming(&session.enrollment, since.as_deref(), limit).await?;
                 let staged = self.with_store(move |store| store.stage(since.as_deref(), &body)).await?;
-                Ok(Event::Staged {
-                    cursor: staged.cursor,
-                    has_more: staged.has_more,
-                    unknown_table: staged.unknown_table,
+                Ok(match staged {
+                    Ok(Staged { cursor, has_more, unknown_table }) => {
+                        Event::Staged { cursor, has_more, unknown_table }
+                    }
+                    Err(unfit) => Event::Unfit(unfit),
                 })
             }
             Step::Apply => {

@@ -15,7 +15,7 @@ use crate::{
     app::{App, StartError},
     clock::Clock,
     http::{
-        extract, limits,
+        extract, limits, peer,
         request::{self, Requests},
         routes,
     },
@@ -28,6 +28,8 @@ use crate::{
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection stays open: longer than the 60 s after which balancers give theirs up.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// How long what was sent may stay unacknowledged, at least.
+const SILENCE: Duration = Duration::from_secs(30);
 /// What is left of the deadline for answers that are already on their way.
 const CLOSING: Duration = Duration::from_secs(1);
 
@@ -80,6 +82,8 @@ pub async fn serve(
     let requests = Requests { metrics, in_flight: TaskTracker::new(), shutdown: shutdown.clone() };
     let in_flight = requests.in_flight.clone();
     let (app, requests, live) = (Data::from(app), Data::new(requests), Data::from(hub.clone()));
+    // Three pings in vain; and other answers need their time, too.
+    let silence = (3 * app.api.sse.ping_interval).max(SILENCE);
     let factory = move || {
         let most_bytes = app.api.max_decoded_body_bytes;
         actix_web::App::new()
@@ -95,6 +99,7 @@ pub async fn serve(
     };
     let server = HttpServer::new(factory)
         .disable_signals()
+        .on_connect(move |connection, _| peer::give_up_after(connection, silence))
         .client_request_timeout(HEAD_TIMEOUT)
         .keep_alive(KEEP_ALIVE)
         .shutdown_timeout(CLOSING.as_secs())

@@ -1,7 +1,8 @@
 //! A stretch of the log in, the commits of it with the buckets that they touched out.
 
-use posduif_model::{Bucket, Epoch, Lsn, Position};
 use std::collections::HashMap;
+
+use posduif_model::{Bucket, Epoch, Lsn, Position};
 
 use crate::{error::LogError, reader::LogReader, record::CommitRecord, state::LogState};
 
@@ -19,7 +20,7 @@ pub enum Commits {
 type StoredEntry = (String, Vec<(String, Vec<u8>)>);
 
 impl LogReader {
-    /// The commits after `after` up to `upto`, at most `limit`, read together with the state that vouches for them.
+    /// The commits after `after` up to `upto`, at most `limit`, with the word of the state that they are all there.
     pub async fn commits(
         &self,
         epoch: &Epoch,
@@ -29,9 +30,11 @@ impl LogReader {
     ) -> Result<Commits, LogError> {
         let (first, last) = (format!("({}", Position::last_of(after)), Position::last_of(upto).to_string());
         let mut pipeline = redis::pipe();
-        pipeline.atomic().hgetall(self.keys.state());
+        // The state last, so that it shows whatever trims, replaces or loses what was read. No MULTI, which a Redis that is
+        // full refuses.
         pipeline.cmd("XRANGE").arg((self.keys.commits(epoch), first, last, "COUNT", limit));
-        let (fields, found): (HashMap<String, String>, Vec<StoredEntry>) =
+        pipeline.hgetall(self.keys.state());
+        let (found, fields): (Vec<StoredEntry>, HashMap<String, String>) =
             pipeline.query_async(&mut self.pool.get().await?).await?;
         match LogState::from_fields(&fields)? {
             Some(state) if state.epoch == *epoch && state.floor <= after => {
@@ -58,8 +61,9 @@ impl LogReader {
         let key = self.keys.touched(epoch, commit);
         let names: Vec<String> = buckets.iter().map(Bucket::to_string).collect();
         let mut pipeline = redis::pipe();
-        pipeline.atomic().cmd("SCARD").arg(&key).cmd("SMISMEMBER").arg(&key).arg(names);
-        let (size, members): (u64, Vec<bool>) = pipeline.query_async(&mut self.pool.get().await?).await?;
+        // The size last: where the set goes in between, it says so.
+        pipeline.cmd("SMISMEMBER").arg(&key).arg(names).cmd("SCARD").arg(&key);
+        let (members, size): (Vec<bool>, u64) = pipeline.query_async(&mut self.pool.get().await?).await?;
         Ok(if size == 0 { vec![true; buckets.len()] } else { members })
     }
 }

@@ -179,15 +179,17 @@ impl Shell<'_> {
         };
         let looked = tokio::task::spawn_blocking(move || (lookout.look(), lookout)).await;
         let (Ok(outlook), lookout) = looked.ok()? else { return None };
-        let Some(Outlook { pending, newest, last_synced }) = outlook else { return Some(lookout) };
-        self.publish(|status| {
-            status.pending = pending;
-            status.last_synced = last_synced;
-        });
-        if newest > self.newest {
-            self.newest = newest;
-            events.push_back(Event::LocalWrite);
+        if let Some(Outlook { pending, newest, last_synced }) = outlook {
+            self.publish(|status| {
+                status.pending = pending;
+                status.last_synced = last_synced;
+            });
+            if newest > self.newest {
+                self.newest = newest;
+                events.push_back(Event::LocalWrite);
+            }
         }
+        // Also if nobody committed since: the new credential may have come before the old one was refused.
         if self.life.is_refused() && self.device.renew_session().await.unwrap_or(false) {
             events.push_back(Event::Enrolled);
         }

@@ -93,7 +93,7 @@ fn a_full_disk_stops_each_step_as_a_whole_and_room_lets_it_through() {
         .unwrap();
     let mut failures = Vec::new();
     failures.push(with_growing_room(&mut store, |store| store.install(&instructions())).0);
-    failures.push(with_growing_room(&mut store, |store| store.stage(None, &page(true))).0);
+    failures.push(with_growing_room(&mut store, |store| store.stage(None, &page(true))?).0);
     failures.push(with_growing_room(&mut store, Store::apply).0);
 
     // The application's own write, over its own connection.

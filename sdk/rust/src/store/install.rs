@@ -67,17 +67,20 @@ fn replace(
     skipped: &mut Vec<SkippedTable>,
 ) -> Result<Vec<Table>> {
     state::set(tx, "applying", 1)?;
+    let mut survivors = Vec::with_capacity(installed.len());
     for old in installed {
         drop_triggers(tx, old)?;
-        if !announced.iter().any(|new| continues(old, new)) {
-            remove(tx, old)?;
+        let new = announced.iter().find(|new| continues(old, new));
+        match new.map(|new| has_room_for(tx, new)).transpose()? {
+            Some(true) => survivors.push(old),
+            Some(false) | None => remove(tx, old)?,
         }
     }
     let user = state::user_id(tx)?.to_string();
     let mut tables = Vec::with_capacity(announced.len());
     for new in announced {
         tx.execute_batch("SAVEPOINT posduif_table")?;
-        let made = make(tx, new, installed, &user);
+        let made = make(tx, new, &survivors, &user);
         let kept = match made {
             Ok(()) => true,
             Err(Error::Store(error)) if is_about_statement(&error) => {
@@ -95,7 +98,7 @@ fn replace(
         tx.execute_batch("RELEASE posduif_table")?;
         if kept {
             tables.push(new.clone());
-        } else if let Some(old) = installed.iter().find(|old| continues(old, new)) {
+        } else if let Some(old) = survivors.iter().find(|old| continues(old, new)) {
             remove(tx, old)?;
         }
     }
@@ -113,7 +116,7 @@ fn is_about_statement(error: &rusqlite::Error) -> bool {
     error.extended_code == rusqlite::ffi::SQLITE_ERROR
 }
 
-fn make(tx: &Connection, table: &Table, installed: &[Table], user: &str) -> Result<()> {
+fn make(tx: &Connection, table: &Table, installed: &[&Table], user: &str) -> Result<()> {
     create(tx, table, user)?;
     blank(tx, table, installed)?;
     tx.execute_batch(&triggers::create(table))?;
@@ -130,6 +133,18 @@ fn continues(old: &Table, new: &Table) -> bool {
         && old.local_name == new.local_name
         && old.primary_key == new.primary_key
         && same_types
+}
+
+/// Whether the columns that the file has by these names, which it may have kept from older rules, are of the types that
+/// they are to have. SQLite would bring values into the form of the declared type: `007` would become 7.
+fn has_room_for(tx: &Connection, new: &Table) -> Result<bool> {
+    let mut found = tx.prepare("SELECT lower(name), type FROM pragma_table_info(?1)")?;
+    let found = found.query_map([&new.local_name], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let found = found.collect::<rusqlite::Result<Vec<(String, String)>>>()?;
+    Ok(new.columns.iter().all(|column| {
+        let name = column.name.to_ascii_lowercase();
+        found.iter().all(|(other, kind)| *other != name || kind == column.affinity.sql())
+    }))
 }
 
 fn drop_triggers(tx: &Connection, table: &Table) -> Result<()> {
@@ -206,7 +221,7 @@ fn default_of(table: &Table, column: &str, user: &str) -> String {
 }
 
 /// Empties the columns that are no longer granted. They stay, since the application's indexes may use them.
-fn blank(tx: &Connection, new: &Table, installed: &[Table]) -> Result<()> {
+fn blank(tx: &Connection, new: &Table, installed: &[&Table]) -> Result<()> {
     let withdrawn = installed
         .iter()
         .filter(|old| continues(old, new))

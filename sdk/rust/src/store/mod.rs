@@ -24,6 +24,7 @@ use crate::{error::Result, table::Table};
 
 pub(crate) use identity::connect;
 pub(crate) use outbox::waiting;
+pub(crate) use staging::Staged;
 pub(crate) use state::{Enrollment, last_synced, skipped, tables};
 pub(crate) use upload::NextUpload;
 

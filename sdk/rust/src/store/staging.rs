@@ -24,11 +24,21 @@ pub(super) fn newest(conn: &Connection) -> Result<Option<(String, bool)>> {
 }
 
 impl Store {
-    /// Stores the answer to a request for what comes after `since`. A page that could not be applied is refused.
-    pub fn stage(&mut self, since: Option<&str>, body: &[u8]) -> Result<Staged> {
+    /// Stores the answer to a request for what comes after `since`. A page that could not be applied is refused: by
+    /// the inner error where other tables than the installed ones may take it.
+    pub fn stage(&mut self, since: Option<&str>, body: &[u8]) -> Result<Result<Staged>> {
         let page = Page::parse(body)?;
+        if page.has_more && since == Some(page.cursor.as_str()) {
+            return Err(Error::Protocol(
+                "incoming page: there is more, and the cursor leads nowhere".to_owned(),
+            ));
+        }
         let skipped = state::skipped(&self.conn)?;
-        let mut unknown = page.operations(&self.tables()?)?.unknown;
+        let tables = self.tables()?;
+        let mut unknown = match page.operations(&tables) {
+            Ok(operations) => operations.unknown,
+            Err(unfit) => return Ok(Err(unfit)),
+        };
         unknown.retain(|name| !skipped.iter().any(|skipped| skipped.table == *name));
         self.write(|tx| {
             let progress = state::progress(tx)?;
@@ -42,7 +52,8 @@ impl Store {
             )?;
             Ok(())
         })?;
-        Ok(Staged { cursor: page.cursor, has_more: page.has_more, unknown_table: !unknown.is_empty() })
+        let unknown_table = !unknown.is_empty();
+        Ok(Ok(Staged { cursor: page.cursor, has_more: page.has_more, unknown_table }))
     }
 
     /// Forgets where the device stands, and that its tables are what the server says.

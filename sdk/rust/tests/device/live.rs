@@ -203,6 +203,39 @@ async fn a_revoked_device_stops_until_its_file_is_enrolled_again() {
 }
 
 #[tokio::test]
+async fn a_stream_that_is_refused_after_the_file_was_enrolled_again_stops_nothing() {
+    let server = Server::start().await;
+    let device = server.device_with(json!([]), json!([])).await;
+    let stream = server.stream("c1");
+    running(&device, async {
+        until_state(&device, State::Live).await;
+        server.refuse(INSTRUCTIONS, 401, "UNAUTHORIZED");
+        let id = device.device_id().as_str();
+        let renewed = json!({"user_id": ME, "device_id": id, "tenant_id": "t", "device_token": "renewed",
+                             "app_instructions_url": "/api/app-instructions"});
+        server.answer(COMPLETE, Answer::Json(200, renewed));
+        let url = server.enrollment_url().replace("token-1", "token-2");
+        Device::enroll(server.path(), &url, "joe", json!({})).await.unwrap();
+        // The enrolment was seen together with this, before the stream of the earlier credential is refused.
+        let file = posduif_sdk::rusqlite::Connection::open(server.path()).unwrap();
+        file.execute("UPDATE posduif_state SET value = 1000 WHERE name = 'synced_at'", []).unwrap();
+        let seen = |status: &Status| status.last_synced.is_some_and(|at| at.timestamp() == 1000);
+        until(&device, "the file was looked at", seen).await;
+
+        server.take_requests();
+        server.refuse(EVENTS, 401, "UNAUTHORIZED");
+        let _stream = server.stream("c1");
+        drop(stream);
+        until(&device, "the stream is gone", |status| status.state != State::Live).await;
+        until_state(&device, State::Live).await;
+        let opened = server.take_requests().into_iter().filter(|request| request.route == EVENTS);
+        let credentials: Vec<_> = opened.map(|request| request.headers["authorization"].clone()).collect();
+        assert_eq!(credentials, [format!("Bearer {TOKEN}"), "Bearer renewed".to_owned()]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_pause_closes_the_stream_and_its_end_catches_up() {
     let server = Server::start().await;
     let device = server.device_with(json!([]), json!([])).await;

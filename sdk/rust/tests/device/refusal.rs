@@ -1,7 +1,7 @@
 use posduif_sdk::{Error, Uuid};
 use serde_json::json;
 
-use crate::server::{Answer, BOB, ME, OUTGOING, Server, bob, column, contents, message};
+use crate::server::{Answer, BOB, INCOMING, ME, OUTGOING, Server, bob, column, contents, message};
 
 #[tokio::test]
 async fn a_refusal_of_the_whole_request_throws_no_write_away() {
@@ -82,4 +82,16 @@ async fn a_blank_message_is_refused_where_it_is_written() {
     server.answer(OUTGOING, Answer::Json(200, json!({"failed_messages": failed, "lsn": "0/200"})));
     device.sync().await.unwrap();
     assert_eq!(device.rejected().unwrap()[0].code, "EMPTY_MESSAGE");
+}
+
+#[tokio::test]
+async fn a_page_that_promises_more_and_leads_nowhere_ends_the_sync() {
+    let server = Server::start().await;
+    let device = server.device_with(json!([]), json!([])).await;
+    server.handle(|request| {
+        let page = || json!({"cursor": request.query["since"], "has_more": true});
+        (request.route == INCOMING).then(|| Answer::Json(200, page()))
+    });
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(30), device.sync()).await;
+    assert!(matches!(ended, Ok(Err(Error::Protocol(_)))), "{ended:?}");
 }

@@ -88,6 +88,55 @@ async fn a_column_that_comes_back_in_another_case_is_the_old_one() {
 }
 
 #[tokio::test]
+async fn a_column_that_comes_back_with_another_type_keeps_what_the_server_sends() {
+    let server = Server::start().await;
+    let device = server.device_with(json!([]), json!([])).await;
+    for (rules, kind) in [("r2", Some("INTEGER")), ("r3", None), ("r4", Some("TEXT"))] {
+        server.refuse(INCOMING, 410, "CURSOR_EXPIRED");
+        let mut changed = tasks();
+        let columns = changed["columns"].as_array_mut().unwrap();
+        match kind {
+            Some(kind) => columns.push(json!({"name": "code", "type": kind})),
+            // Another one goes when it comes back.
+            None => columns.push(json!({"name": "passing", "type": "TEXT"})),
+        }
+        server.answer(INSTRUCTIONS, Answer::Json(200, instructions(rules, changed)));
+        let row = json!({"id": 1, "title": "t", "code": "007"});
+        server.page(json!({"changes": [{"table": "public.tasks", "op": "upsert", "row": row}],
+                           "cursor": "s1", "lsn": "0/300", "has_more": false, "snapshot": true}));
+        device.sync().await.unwrap();
+    }
+    assert_eq!(skipped(&device), Vec::<String>::new());
+    assert_eq!(column(&device, "SELECT code FROM tasks"), ["007"]);
+    device.connection().execute("UPDATE tasks SET title = 'mine'", []).unwrap();
+    assert_eq!(device.pending_count().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_page_that_does_not_fit_the_tables_has_the_device_ask_for_their_new_shape_at_once() {
+    let server = Server::start().await;
+    let device = server.device_with(json!([]), json!([])).await;
+    let page = |snapshot: bool| {
+        let row = json!({"id": 1, "title": "t", "photo": "now a text"});
+        json!({"changes": [{"table": "public.tasks", "op": "upsert", "row": row}], "cursor": "c2",
+               "lsn": "0/300", "has_more": false, "snapshot": snapshot})
+    };
+    // Whoever altered the column changed no rule.
+    let mut altered = tasks();
+    altered["columns"][4]["type"] = json!("TEXT");
+    server.page(page(false));
+    server.answer(INSTRUCTIONS, Answer::Json(200, instructions("r1", altered)));
+    server.page(page(true));
+    device.sync().await.unwrap();
+    assert_eq!(column(&device, "SELECT photo FROM tasks"), ["now a text"]);
+
+    for _ in 0..2 {
+        server.page(json!({"messages": [{"content": "no key"}], "cursor": "c3", "has_more": false}));
+    }
+    assert!(matches!(device.sync().await, Err(Error::Protocol(_))), "asking did not help");
+}
+
+#[tokio::test]
 async fn an_unusable_table_of_the_messenger_is_a_clear_error() {
     for (index, name) in [(0, "public.messages"), (1, "public.users")] {
         let server = Server::start().await;

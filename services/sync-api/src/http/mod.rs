@@ -5,6 +5,7 @@ mod error;
 mod auth;
 pub(crate) mod extract;
 pub(crate) mod limits;
+pub(crate) mod peer;
 pub(crate) mod request;
 mod written;
 

@@ -9,7 +9,10 @@ use actix_web::{
 };
 use chrono::{DateTime, Utc};
 use posduif_changelog::LogError;
-use posduif_model::{DeviceId, UserId, cursor::InvalidCursor};
+use posduif_model::{
+    DeviceId, UserId,
+    cursor::{Cursor, InvalidCursor, Resume},
+};
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -26,6 +29,7 @@ use crate::{
         Caller, Hub, OpenError, Payload, Wish, connection::Audience, join::Resumption, stream::LiveStream,
         stream::browser,
     },
+    sync::incoming::{self, Reader},
 };
 
 const TICKET_LIFETIME: Duration = Duration::from_secs(30);
@@ -70,6 +74,16 @@ pub async fn mobile(
     let Device { tenant, device, user } = device;
     let given = last_event_id(&request).or(question.into_inner().since);
     let from = resumed(given, |text| app.cursors.open(text, &tenant.id, &device, user));
+    if let Resumption::Cursor(Ok(cursor)) = &from
+        // Of a page that was sent as an event, and whose reader may never ask for another in words.
+        && matches!(cursor.at, Resume::Stream { confirms: Some(_), .. })
+    {
+        let reader = Reader { tenant: &tenant, device: &device, user, limit: 1, now: app.clock.now() };
+        // Whatever is wrong, the stream will tell; the next cursor that comes back proves this one's arrivals too.
+        if let Err(error) = incoming::note_arrival(&app, &reader, cursor.clone()).await {
+            tracing::debug!(tenant = %tenant.id, %error, "arrived messages are noted later");
+        }
+    }
     let token_hash = auth::presented_hash(&app, request.headers());
     let audience = Audience::Device { id: device, token_hash };
     let caller = Caller { tenant, user, audience };
@@ -125,10 +139,7 @@ fn last_event_id(request: &HttpRequest) -> Option<String> {
     Some(request.headers().get(LAST_EVENT_ID)?.to_str().ok()?.to_owned())
 }
 
-fn resumed(
-    given: Option<String>,
-    open: impl FnOnce(&str) -> Result<posduif_model::cursor::Cursor, InvalidCursor>,
-) -> Resumption {
+fn resumed(given: Option<String>, open: impl FnOnce(&str) -> Result<Cursor, InvalidCursor>) -> Resumption {
     match given.filter(|text| !text.is_empty()) {
         None => Resumption::Now,
         Some(text) => Resumption::Cursor(open(&text)),

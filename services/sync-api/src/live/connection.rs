@@ -155,6 +155,9 @@ impl Connection {
     /// A reader of rows is told that there are some, and needs no events.
     pub fn push(&self, events: impl IntoIterator<Item = Event>) -> bool {
         let mut mailbox = self.mailbox();
+        if mailbox.ending.is_some() {
+            return false;
+        }
         let mut overflowed = false;
         for event in events {
             if mailbox.sends_rows {
@@ -179,6 +182,9 @@ impl Connection {
     /// Adds changes that are not told one by one.
     pub fn owe(&self, changes: u64) {
         let mut mailbox = self.mailbox();
+        if mailbox.ending.is_some() {
+            return;
+        }
         if mailbox.sends_rows {
             mailbox.has_rows = true;
         } else {
@@ -201,6 +207,9 @@ impl Connection {
     /// What the reader came from is gone: it begins again, and goes on here from `base`.
     pub fn resync(&self, base: Cursor, shared_seen: u64) {
         let mut mailbox = self.mailbox();
+        if mailbox.ending.is_some() {
+            return;
+        }
         mailbox.events.clear();
         mailbox.owed = None;
         mailbox.overflowed = false;
@@ -213,7 +222,8 @@ impl Connection {
         self.news.notify_one();
     }
 
-    /// Ends the connection once what waits is sent.
+    /// Ends the connection once what waits is sent. What happens later is not for it: a reader that does not read may
+    /// come to its end long after the device was revoked.
     pub fn end(&self, ending: Ending) {
         self.mailbox().ending.get_or_insert(ending);
         self.news.notify_one();
@@ -256,6 +266,8 @@ impl Mailbox {
 
 #[cfg(test)]
 mod tests {
+    use posduif_model::{Epoch, Lsn, cursor::Resume, rule::RulesHash};
+
     use super::*;
 
     fn connection(sends_rows: bool, room: usize) -> Connection {
@@ -293,6 +305,25 @@ mod tests {
         connection.stop_rows();
         connection.owe(5);
         assert_eq!(connection.take().unwrap().events, [Event::SyncRequired { pending: 5 }]);
+    }
+
+    #[test]
+    fn what_happens_after_the_end_is_not_told_to_a_reader_that_was_slow_to_hear_of_it() {
+        for sends_rows in [false, true] {
+            let connection = connection(sends_rows, 3);
+            connection.end(Ending::Revoked);
+            connection.push(messages(9));
+            connection.owe(1);
+            let base = Cursor {
+                epoch: Epoch::from_random(1),
+                rules: RulesHash::from_stored("r"),
+                timeline: 1,
+                at: Resume::Stream { commit: Lsn::new(1), confirms: None },
+            };
+            connection.resync(base, 1);
+            let mail = Mail { ending: Some(Ending::Revoked), ..Mail::default() };
+            assert_eq!(connection.take(), Some(mail));
+        }
     }
 
     #[test]

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use posduif_model::cursor::Cursor;
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::{connection::Connection, hub::Hub};
 use crate::{
     sync::{
         SyncError,
-        incoming::{self, Reader},
+        incoming::{self, Answer, Reader},
     },
     tenant::Tenant,
 };
@@ -31,7 +30,6 @@ pub(super) enum Rows {
 /// The members of a page that matter here.
 #[derive(Deserialize)]
 struct Told {
-    cursor: String,
     has_more: bool,
     messages: Vec<IgnoredAny>,
     users: Vec<IgnoredAny>,
@@ -61,8 +59,8 @@ pub(super) async fn next(hub: &Hub, tenant: &Arc<Tenant>, connection: &Connectio
     let limit = usize::try_from(hub.app.sync.batch_size).unwrap_or(usize::MAX);
     let reader = Reader { tenant, device, user: connection.user, limit, now: hub.app.clock.now() };
     // That it was sent does not say that it arrived: only the device's own word does.
-    let text = match incoming::page_after(&hub.app, &reader, cursor).await {
-        Ok(answer) => answer.body,
+    let Answer { body: text, cursor } = match incoming::page_after(&hub.app, &reader, cursor).await {
+        Ok(answer) => answer,
         Err(SyncError::Expired) => return Rows::Expired,
         Err(error) => {
             tracing::debug!(tenant = %tenant.id, %error, "rows for a live connection were not read");
@@ -73,22 +71,13 @@ pub(super) async fn next(hub: &Hub, tenant: &Arc<Tenant>, connection: &Connectio
         return Rows::TooLarge;
     }
     let Ok(told) = serde_json::from_str::<Told>(&text) else { return Rows::TooLarge };
-    if let Ok(cursor) = opened(hub, tenant, connection, &told.cursor) {
-        connection.advance(cursor);
+    // It was sealed a moment ago.
+    if let Ok(opened) = hub.app.cursors.open(&cursor, &tenant.id, device, connection.user) {
+        connection.advance(opened);
     }
     match told.is_empty() {
         true if told.has_more => Rows::Later,
         true => Rows::Nothing,
-        false => Rows::Page { cursor: told.cursor, text, more: told.has_more },
+        false => Rows::Page { cursor, text, more: told.has_more },
     }
-}
-
-fn opened(
-    hub: &Hub,
-    tenant: &Tenant,
-    connection: &Connection,
-    text: &str,
-) -> Result<Cursor, posduif_model::cursor::InvalidCursor> {
-    let device = connection.audience.device().ok_or(posduif_model::cursor::InvalidCursor)?;
-    hub.app.cursors.open(text, &tenant.id, device, connection.user)
 }

@@ -20,6 +20,7 @@ use super::hub::LiveTenant;
 use crate::{
     metrics::LiveMetrics,
     store::presence::{self, PresenceError},
+    tenant::Tenant,
 };
 
 /// How long a member is believed without another word: a replica that was killed says none.
@@ -137,13 +138,18 @@ pub(super) async fn keep(
             return;
         }
         let outcome = keeper.sweep().await;
-        let found = keeper.note_with(outcome);
-        if found {
+        let found = keeper.note_found(outcome);
+        if found > 0 {
             busy_until = now + offline_after + IDLE_SWEEP;
         }
-        sweep = now + if now < busy_until { SWEEP } else { IDLE_SWEEP };
+        sweep = now
+            + match found {
+                AT_ONCE.. => GATHER,
+                _ if now < busy_until => SWEEP,
+                _ => IDLE_SWEEP,
+            };
         if now >= compare {
-            let outcome = compare_views(&keeper.live).await;
+            let outcome = compare_views(&keeper.live.tenant).await;
             keeper.note(outcome);
             compare = now + COMPARE.mul_f64(0.5 + rand::random::<f64>());
         }
@@ -182,13 +188,14 @@ impl Keeper {
         outcome
     }
 
-    /// Removes whoever is gone, of any replica, and tells PostgreSQL of changes; says whether there were any.
-    async fn sweep(&mut self) -> Result<bool, PresenceError> {
+    /// Removes whoever is gone, of any replica, and tells PostgreSQL of changes; says how many there were.
+    async fn sweep(&mut self) -> Result<usize, PresenceError> {
         let tenant = self.live.tenant.clone();
         let swept = tenant.presence.sweep(AT_ONCE).await?;
+        let found = swept.gone.len().max(swept.changed.len());
         self.gone.extend(swept.gone.into_iter().filter_map(|member| member.device));
         if swept.changed.is_empty() && self.gone.is_empty() {
-            return Ok(false);
+            return Ok(found);
         }
         let users: Vec<_> = swept.changed.iter().map(|(user, _)| *user).collect();
         let gone = &self.gone;
@@ -200,7 +207,7 @@ impl Keeper {
         tenant.presence.settle(&swept.changed).await?;
         self.metrics.presence.with_label_values(&["online"]).inc_by(settled.online);
         self.metrics.presence.with_label_values(&["offline"]).inc_by(settled.offline);
-        Ok(true)
+        Ok(found)
     }
 
     /// Logs the first failure of several and the end of them; says whether it went well.
@@ -219,20 +226,20 @@ impl Keeper {
         went_well
     }
 
-    fn note_with(&mut self, outcome: Result<bool, PresenceError>) -> bool {
+    /// [`Keeper::note`], and how much was found; after a failure something may be left.
+    fn note_found(&mut self, outcome: Result<usize, PresenceError>) -> usize {
         match outcome {
             Ok(found) => found,
             Err(error) => {
                 self.note(Err(error));
-                true
+                1
             }
         }
     }
 }
 
 /// Finds users whom PostgreSQL believes to be online and who are not.
-pub async fn compare_views(live: &LiveTenant) -> Result<(), PresenceError> {
-    let tenant = &live.tenant;
+pub async fn compare_views(tenant: &Tenant) -> Result<(), PresenceError> {
     let limit = i64::try_from(AT_ONCE).unwrap_or(i64::MAX);
     let mut after = Uuid::nil();
     loop {

@@ -86,7 +86,8 @@ impl LiveStream {
 
     async fn text_of(&mut self, mail: Mail) -> String {
         let mut text = String::new();
-        let unread = self.unread(&mail.events).await;
+        // Boxed, as below: what is needed now and then shall not take memory in every connection all the time.
+        let unread = Box::pin(self.unread(&mail.events)).await;
         for event in &mail.events {
             let id = match self.connection().audience {
                 Audience::Device { .. } => self.id(),
@@ -95,7 +96,7 @@ impl LiveStream {
             self.write(&mut text, id.as_deref(), event.name(), &event.data(unread));
         }
         if mail.has_rows && mail.ending.is_none() {
-            self.write_rows(&mut text).await;
+            Box::pin(self.write_rows(&mut text)).await;
         }
         if let Some(ending) = mail.ending {
             self.is_over = true;

@@ -1,7 +1,7 @@
 //! The items of an upload in, one run of its whole transaction and its answer out.
 
 use deadpool_postgres::{Client, Transaction};
-use posduif_model::{DeviceId, rule::RuleSet};
+use posduif_model::DeviceId;
 use serde_json::{Value, json, value::RawValue};
 use tokio_postgres::IsolationLevel;
 
@@ -112,7 +112,7 @@ async fn attempt(client: &mut Client, job: &Job<'_>, mode: Mode) -> Result<Run, 
     for (item, outcome) in job.items.iter().zip(&outcomes) {
         receipt.add(&item.name, outcome);
     }
-    receipt.conflicts = conflicts(&transaction, rules, job.items, &outcomes).await?;
+    receipt.conflicts = conflicts(&transaction, job, &outcomes).await?;
     let text = serde_json::to_string(&receipt).map_err(|error| StoreError::Unexpected(error.to_string()))?;
     let is_kept = match job.key {
         // A fault of the server may be mended, and the device sends the same body then.
@@ -211,12 +211,11 @@ async fn apply(
 /// The rows that won, as they are at the end; not those that a later item of the upload has won against.
 async fn conflicts(
     transaction: &Transaction<'_>,
-    rules: &RuleSet,
-    items: &[Item],
+    job: &Job<'_>,
     outcomes: &[Outcome],
 ) -> Result<Vec<Conflict>, StoreError> {
     let mut lost: Vec<((Value, Value), &Wanted)> = Vec::new();
-    for (item, outcome) in items.iter().zip(outcomes) {
+    for (item, outcome) in job.items.iter().zip(outcomes) {
         let name = row_of(&item.name);
         match outcome {
             Outcome::Refused(_) => continue,
@@ -228,7 +227,7 @@ async fn conflicts(
         }
     }
     let wanted: Vec<&Wanted> = lost.iter().map(|(_, wanted)| *wanted).collect();
-    let rows = winners::find(transaction, rules, &wanted).await?;
+    let rows = winners::find(transaction, job.writer.rules, job.writer.user, &wanted).await?;
     let conflict = |(((table, key), _), row): (((Value, Value), &Wanted), Option<String>)| {
         let row = row.map(RawValue::from_string).transpose();
         Ok(Conflict { table, key, row: row.map_err(|error| StoreError::Unexpected(error.to_string()))? })

@@ -82,6 +82,18 @@ pub async fn page_after(app: &App, reader: &Reader<'_>, cursor: Cursor) -> Resul
     page(app, reader, &since, state, plan, unconfirmed).await
 }
 
+/// Notes what a cursor that came back without asking for a page proves to have arrived.
+///
+/// # Errors
+/// As those of [`next_page`].
+pub async fn note_arrival(app: &App, reader: &Reader<'_>, cursor: Cursor) -> Result<(), SyncError> {
+    let (state, confirmed) = reader.tenant.log.look(reader.device).await?;
+    let (state, since) = (state.ok_or(NO_LOG)?, Since::Cursor(cursor));
+    stage::plan(&since, &state, app.rules.hash())?;
+    arrival::confirm(reader, &since, &state, confirmed).await?;
+    Ok(())
+}
+
 async fn page(
     app: &App,
     reader: &Reader<'_>,

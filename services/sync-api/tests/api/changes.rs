@@ -15,6 +15,10 @@ const TABLES: &str = "
         secret text DEFAULT 'hidden', guard amount, updated_at timestamptz NOT NULL DEFAULT now());
     CREATE TABLE public.parts (
         owner_id uuid, number numeric, name text, boss uuid, changed timestamp(0), PRIMARY KEY (owner_id, number));
+    CREATE TABLE public.sliced (id int PRIMARY KEY, owner_id uuid, name text, v timestamptz) PARTITION BY RANGE (id);
+    CREATE TABLE public.sliced_low PARTITION OF public.sliced FOR VALUES FROM (0) TO (10);
+    CREATE TABLE public.sliced_mid (v timestamptz, name text, owner_id uuid, id int NOT NULL);
+    ALTER TABLE public.sliced ATTACH PARTITION public.sliced_mid FOR VALUES FROM (10) TO (20);
     CREATE TABLE public.shown (id int PRIMARY KEY, owner_id uuid, to_id uuid, v timestamptz);";
 
 pub const RULES: &str = "sync:
@@ -26,6 +30,7 @@ pub const RULES: &str = "sync:
               columns: [title, code, big, raw, doc, plain, tags, grid, place, cost, price, done, ratio, at]}
     - {table: public.parts, buckets: ['user:{owner_id}'], write: {owner: owner_id, columns: [name], version: changed}}
     - {table: public.shown, buckets: ['user:{to_id}'], write: {owner: owner_id, columns: [], version: v}}
+    - {table: public.sliced, buckets: ['user:{owner_id}'], write: {owner: owner_id, columns: [name], version: v}}
     - {table: public.news, buckets: [shared]}
 ";
 
@@ -349,4 +354,23 @@ async fn what_the_application_does_with_a_row_is_its_own_affair() {
     assert_eq!(receipt["conflicts"][0]["row"]["title"], "a");
     synced(&upload(&api, &ann, &[gone(KEY, json!({"updated_at": "2999-01-01T00:00:00Z"}))]).await);
     assert_eq!(stored(&api, KEY).await["title"], "archived");
+}
+
+#[tokio::test]
+async fn rows_of_a_partitioned_table_are_written_through_its_root() {
+    let (api, [ann, ..]) = start().await;
+    let slice = |id: i32, op: &str, row: Value| json!({"table": "public.sliced", "op": op, "key": {"id": id}, "row": row});
+    let at = |minute: u32| json!(format!("2026-01-15T10:{minute:02}:00Z"));
+    for id in [5, 15] {
+        synced(&upload(&api, &ann, &[slice(id, "upsert", json!({"name": "a", "v": at(10)}))]).await);
+        synced(&upload(&api, &ann, &[slice(id, "upsert", json!({"name": "b", "v": at(11)}))]).await);
+    }
+    let receipt = upload(&api, &ann, &[slice(25, "upsert", json!({"name": "a"}))]).await;
+    assert_eq!(pluck(&receipt["failed"], "code"), ["VALIDATION_ERROR"], "there is no partition for it");
+    synced(&upload(&api, &ann, &[slice(5, "delete", json!({"v": at(12)}))]).await);
+    api.sql.batch_execute("DELETE FROM sliced WHERE id = 15").await.unwrap();
+    let older = [5, 15].map(|id| slice(id, "upsert", json!({"name": "c", "v": at(11)})));
+    let receipt = upload(&api, &ann, &older).await;
+    assert_eq!(pluck(&receipt["conflicts"], "table"), ["public.sliced"; 2], "{receipt}");
+    assert_eq!(api.sql.query("SELECT FROM sliced", &[]).await.unwrap().len(), 0);
 }

@@ -160,6 +160,20 @@ async fn a_conflict_that_the_same_upload_resolves_is_none() {
 }
 
 #[tokio::test]
+async fn an_upload_that_loses_all_over_gets_every_winner_in_its_order() {
+    let (api, [ann, second, _]) = changes::start().await;
+    let keys: Vec<String> = (0..200).map(|_| Uuid::new_v4().to_string()).collect();
+    let edits = |minute| keys.iter().map(|key| note(key, titled(key, minute))).collect::<Vec<_>>();
+    synced(&upload(&api, &second, &edits(10)).await);
+    let receipt = upload(&api, &ann, &edits(9)).await;
+    assert_eq!((&receipt["synced_count"], &receipt["failed_count"]), (&json!(200), &json!(0)));
+    let conflicts = receipt["conflicts"].as_array().unwrap();
+    let titles: Vec<&str> =
+        conflicts.iter().map(|conflict| conflict["row"]["title"].as_str().unwrap()).collect();
+    assert_eq!(titles, keys);
+}
+
+#[tokio::test]
 async fn a_users_own_older_rename_loses() {
     let (api, [ann, second, _]) = changes::start().await;
     let rename =
@@ -338,6 +352,50 @@ async fn a_row_that_is_deleted_while_an_older_edit_waits_for_it_stays_deleted() 
     let receipt: Value = waiting.await.unwrap().unwrap().json().await.unwrap();
     assert_eq!(*lost_to(&receipt), Value::Null);
     assert_eq!(stored(&api, KEY).await, Value::Null);
+}
+
+/// Keeps insertions of rows with this value waiting until the session that it returns ends.
+async fn hold_insertions(api: &Api, table: &str, column: &str) -> tokio_postgres::Client {
+    let sql = format!(
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+         $$ BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NEW; END $$;
+         CREATE TRIGGER wait BEFORE INSERT ON {table} FOR EACH ROW WHEN (NEW.{column} = 'slow') EXECUTE FUNCTION wait()"
+    );
+    api.sql.batch_execute(&sql).await.unwrap();
+    let holder = api.database.connect().await;
+    holder.batch_execute("SELECT pg_advisory_lock(42)").await.unwrap();
+    holder
+}
+
+#[tokio::test]
+async fn a_row_that_came_and_went_while_an_upload_inserts_it_stays_deleted() {
+    let (api, [ann, ..]) = changes::start().await;
+    let holder = hold_insertions(&api, "notes", "title").await;
+    let insert = api.outgoing(&ann, &json!({"changes": [note(KEY, titled("slow", 10))]}));
+    let uploading = tokio::spawn(insert.send());
+    until_waiting(&api, 1).await;
+    let sql = "INSERT INTO notes (id, owner_id) VALUES ($1::text::uuid, $2)";
+    api.sql.execute(sql, &[&KEY, &ann.user.uuid()]).await.unwrap();
+    api.sql.batch_execute("DELETE FROM notes").await.unwrap();
+    holder.batch_execute("SELECT pg_advisory_unlock(42)").await.unwrap();
+    let receipt: Value = uploading.await.unwrap().unwrap().json().await.unwrap();
+    assert_eq!(*lost_to(&receipt), Value::Null);
+    assert_eq!(stored(&api, KEY).await, Value::Null);
+}
+
+#[tokio::test]
+async fn a_message_that_came_and_went_while_an_upload_inserts_it_stays_deleted() {
+    let (api, [ann, _, ben]) = changes::start().await;
+    let holder = hold_insertions(&api, "messages", "content").await;
+    let uploading = tokio::spawn(api.outgoing(&ann, &message(&ben, "slow", 10)).send());
+    until_waiting(&api, 1).await;
+    let sql = "INSERT INTO messages (id, sender_id, recipient_id, content) VALUES ($1::text::uuid, $2, $3, 'first')";
+    api.sql.execute(sql, &[&KEY, &ann.user.uuid(), &ben.user.uuid()]).await.unwrap();
+    api.sql.batch_execute("DELETE FROM messages").await.unwrap();
+    holder.batch_execute("SELECT pg_advisory_unlock(42)").await.unwrap();
+    let receipt: Value = uploading.await.unwrap().unwrap().json().await.unwrap();
+    synced(&receipt);
+    assert_eq!(content(&api).await, None);
 }
 
 #[tokio::test]

@@ -5,8 +5,10 @@ use std::{pin::Pin, time::Duration};
 use bytes::Bytes;
 use eventsource_stream::{Event, EventStreamError, Eventsource};
 use futures::{Stream, StreamExt};
+use posduif_changelog::{Timeouts, connect::connect};
 use posduif_runtime::config::Config;
 use posduif_testkit::Servers;
+use redis::aio::MultiplexedConnection;
 use reqwest::{RequestBuilder, Response};
 use serde_json::Value;
 use tokio::time::timeout;
@@ -85,6 +87,11 @@ impl Api {
 
     pub async fn listen(&self, phone: &Phone) -> Listener {
         Listener::open(self.live(phone)).await
+    }
+
+    /// A connection of the test's own.
+    pub async fn redis_of(&self, servers: &Servers) -> MultiplexedConnection {
+        connect(servers.redis_url(), Timeouts::default()).await.unwrap()
     }
 
     /// Another replica for the same tenant, in this process.

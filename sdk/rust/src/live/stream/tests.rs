@@ -44,9 +44,8 @@ enum Then {
     Stay,
 }
 
-/// All that is heard of a server that says these parts.
-async fn heard(parts: &[&'static str], then: Then, patience: Patience) -> (Vec<Heard>, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+/// A device of the server that listens there.
+fn session(listener: &TcpListener) -> std::sync::Arc<Session> {
     let base: url::Url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let session = Session::new(Enrollment {
         device_id: "phone-1".parse().unwrap(),
@@ -57,8 +56,15 @@ async fn heard(parts: &[&'static str], then: Then, patience: Patience) -> (Vec<H
         base_url: base,
         device_token: "token".to_owned().into(),
     });
+    session.unwrap().into()
+}
+
+/// All that is heard of a server that says these parts.
+async fn heard(parts: &[&'static str], then: Then, patience: Patience) -> (Vec<Heard>, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let session = session(&listener);
     let server = tokio::spawn(serve(listener, parts.to_vec(), then));
-    let stream = listen(session.unwrap().into(), Some("c0".to_owned()), patience);
+    let stream = listen(session, Some("c0".to_owned()), patience);
     let heard = stream.collect().await;
     (heard, server.await.unwrap().0)
 }
@@ -88,8 +94,9 @@ async fn a_stream_greets_hints_and_ends() {
 }
 
 #[tokio::test]
-async fn a_stream_that_falls_silent_is_given_up_and_one_that_pings_is_steady() {
-    let (heard, _) = heard(&[HEAD, HELLO], Then::Stay, QUICK).await;
+async fn a_stream_that_falls_silent_is_given_up() {
+    let patience = Patience { silence: QUICK.silence, ..SLOW };
+    let (heard, _) = heard(&[HEAD, HELLO], Then::Stay, patience).await;
     let end = Heard::Ended(StreamEnd::PingMissed { retry: Duration::from_millis(1500) });
     assert_eq!(heard.last(), Some(&end));
     assert!(!heard.contains(&Heard::Steady));
@@ -98,19 +105,10 @@ async fn a_stream_that_falls_silent_is_given_up_and_one_that_pings_is_steady() {
 #[tokio::test]
 async fn pings_keep_a_stream_and_make_it_steady() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let base: url::Url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-    let session = Session::new(Enrollment {
-        device_id: "phone-1".parse().unwrap(),
-        user_id: "0e4d7b0c-6a51-4e0e-9d0e-000000000001".parse().unwrap(),
-        tenant_id: "t".to_owned(),
-        username: "joe".to_owned(),
-        instructions_url: base.clone(),
-        base_url: base,
-        device_token: "token".to_owned().into(),
-    });
+    let session = session(&listener);
     let server = tokio::spawn(serve(listener, vec![HEAD, HELLO], Then::Stay));
-    let patience = Patience { silence: Duration::from_secs(60), ..QUICK };
-    let mut stream = listen(session.unwrap().into(), None, patience);
+    let patience = Patience { steady: QUICK.steady, ..SLOW };
+    let mut stream = listen(session, None, patience);
     while stream.next().await != Some(Heard::Connected) {}
     let (_, mut connection) = server.await.unwrap();
     let pings = tokio::spawn(async move {
