@@ -8,6 +8,7 @@ use std::{
 
 use posduif_changelog::{LogReader, LogState, Timeouts, pool};
 use posduif_model::{Lsn, TenantId};
+use posduif_provision::free_port;
 use posduif_testkit::{Database, Process, Scratch, Servers, binaries, eventually};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -75,7 +76,7 @@ impl Site {
         let database = Database::create(servers).await;
         database.connect().await.batch_execute(&settings.sql).await.unwrap();
         let scratch = Scratch::new();
-        let [port, admin_port, ingester_port] = free_ports();
+        let [port, admin_port, ingester_port] = std::array::from_fn(|_| free_port().unwrap());
         let api_url = format!("http://{}:{port}", address(0));
         let mut sync = json!({
             "tables": settings.tables,
@@ -155,12 +156,6 @@ async fn ready(address: &str, port: u16, process: &Process) {
         Err(anyhow::anyhow!("{state}, after {:?}\n{log}", begun.elapsed()))
     })
     .await;
-}
-
-fn free_ports() -> [u16; 3] {
-    // All three are held while they are chosen, so that they differ.
-    let held = [0; 3].map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port())
 }
 
 async fn add_web_user(tool: &Path, config: &Path) {

@@ -7,6 +7,7 @@ use std::{
 
 use futures::{StreamExt, TryStreamExt, stream};
 use posduif_model::UserId;
+use posduif_provision::free_port;
 use posduif_sdk::Device;
 use posduif_testkit::{Database, Process, Scratch, Servers, binaries, eventually};
 use serde_json::json;
@@ -34,7 +35,7 @@ async fn start() -> Fleet {
     let servers = Servers::shared().await;
     let database = Database::create(servers).await;
     let scratch = Scratch::new();
-    let [api, api_admin, ingester_admin] = free_ports();
+    let [api, api_admin, ingester_admin] = std::array::from_fn(|_| free_port().unwrap());
     let config = json!({
         "tenants": [{ "url": database.url() }],
         "redis": { "url": servers.redis_url() },
@@ -65,12 +66,6 @@ async fn start() -> Fleet {
     }
     let api_url = format!("http://127.0.0.1:{api}");
     Fleet { database, api_url, scratch, _ingester: ingester, _api: api_process }
-}
-
-fn free_ports() -> [u16; 3] {
-    // All three are held while they are chosen, so that they differ.
-    let held = [0; 3].map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port())
 }
 
 async fn add_web_user(config: &std::path::Path) {

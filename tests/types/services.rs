@@ -2,6 +2,7 @@
 
 use std::{path::Path, process::Stdio, time::Duration};
 
+use posduif_provision::free_port;
 use posduif_testkit::{Database, Process, Scratch, Servers, binaries, eventually};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -22,7 +23,7 @@ impl Services {
     /// Migrates the database and starts both services for these `sync.tables`.
     pub async fn start(database: &Database, tables: Value) -> Self {
         let scratch = Scratch::new();
-        let [api, api_admin, ingester_admin] = free_ports();
+        let [api, api_admin, ingester_admin] = std::array::from_fn(|_| free_port().unwrap());
         let config = json!({
             "tenants": [{ "url": database.url() }],
             "redis": { "url": Servers::shared().await.redis_url() },
@@ -59,12 +60,6 @@ impl Services {
         let api_url = format!("http://127.0.0.1:{api}");
         Services { api_url, scratch, _ingester: ingester, _api: api_process }
     }
-}
-
-fn free_ports() -> [u16; 3] {
-    // All three are held while they are chosen, so that they differ.
-    let held = [0; 3].map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port())
 }
 
 async fn add_web_user(tool: &Path, config: &Path) {

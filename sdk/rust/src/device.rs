@@ -238,7 +238,7 @@ impl Device {
     }
 
     /// Passes on what the system says of the network, where it does: without one nothing is tried, and another one
-    /// is tried at once.
+    /// is tried at once. Call it when the network changes and no oftener: requests over the earlier one are given up.
     pub fn network_changed(&self, available: bool) {
         self.wishes.send_modify(|wishes| {
             wishes.network = available;

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// The right to sync one database, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct SyncLock {
-    _file: File,
+    file: File,
 }
 
 impl SyncLock {
@@ -23,9 +23,36 @@ impl SyncLock {
         let file =
             OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(unusable)?;
         match file.try_lock() {
-            Ok(()) => Ok(SyncLock { _file: file }),
+            Ok(()) => Ok(SyncLock { file }),
             Err(TryLockError::WouldBlock) => Err(Error::Busy),
             Err(TryLockError::Error(error)) => Err(unusable(error)),
         }
+    }
+}
+
+impl Drop for SyncLock {
+    /// Closing the file is not enough: a child that another thread is starting has it, too, until it runs its program.
+    fn drop(&mut self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "the lock on the database stays until its file is closed everywhere");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_being_started_does_not_keep_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("phone.sqlite");
+        let lock = SyncLock::acquire(&database).unwrap();
+        // What a child has between fork and exec: the same open file.
+        let inherited = lock.file.try_clone().unwrap();
+        assert!(matches!(SyncLock::acquire(&database), Err(Error::Busy)));
+        drop(lock);
+        assert!(SyncLock::acquire(&database).is_ok());
+        drop(inherited);
     }
 }

@@ -13,6 +13,7 @@ pub mod store;
 
 pub mod sightings;
 pub mod tenant;
+pub mod turns;
 
 pub mod app;
 

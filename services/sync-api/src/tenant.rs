@@ -6,7 +6,7 @@ use posduif_changelog::{
 use posduif_model::TenantId;
 use uuid::Uuid;
 
-use crate::{sightings::Sightings, store::Database};
+use crate::{sightings::Sightings, store::Database, turns::Turns};
 
 pub struct Tenant {
     pub id: TenantId,
@@ -14,6 +14,8 @@ pub struct Tenant {
     pub log: LogReader,
     pub device_auth: DeviceAuthCache,
     pub sightings: Sightings,
+    /// Whose uploads are at work.
+    pub turns: Turns,
     /// Single-use permissions to open a live connection.
     pub tickets: Tickets,
     pub presence: PresenceBoard,
@@ -27,6 +29,7 @@ impl Tenant {
             tickets: Tickets::new(redis.clone(), &id),
             presence: PresenceBoard::new(redis, &id, Uuid::new_v4().simple().to_string()),
             sightings: Sightings::default(),
+            turns: Turns::default(),
             id,
             database,
         }

@@ -11,7 +11,7 @@ use crate::{
     error::LogError,
     key::Keys,
     page::{BucketRead, Merged, PAGE_BYTES, Page, merge},
-    state::LogState,
+    state::{COMMIT, LogState},
 };
 
 type StoredEntry = (String, Vec<(String, Vec<u8>)>);
@@ -99,8 +99,9 @@ impl LogReader {
         }
     }
 
-    /// One round trip. The state comes last: whatever trims, compacts, replaces or loses what was read shows in it. No MULTI,
-    /// in which a Redis that is full refuses to read, too.
+    /// One round trip. The state comes last: whatever trims, compacts or replaces what was read shows in it. The lower of the
+    /// watermarks before and after counts: a tail that Redis has lost may be written again between two commands. No MULTI, in
+    /// which a Redis that is full refuses to read, too.
     async fn reads(
         &self,
         epoch: &Epoch,
@@ -112,6 +113,7 @@ impl LogReader {
         let first = format!("({}", Position::last_of(after));
         let last = Position::last_of(upto).to_string();
         let mut pipeline = redis::pipe();
+        pipeline.hget(self.keys.state(), COMMIT);
         for bucket in buckets {
             let command = pipeline.cmd("XRANGE").arg((self.keys.bucket(epoch, bucket), &first, &last));
             if limit < usize::MAX {
@@ -119,8 +121,14 @@ impl LogReader {
             }
         }
         pipeline.hgetall(self.keys.state());
-        let mut answers: Vec<redis::Value> = pipeline.query_async(&mut self.pool.get().await?).await?;
+        let (before, mut answers) = {
+            let answers: Vec<redis::Value> = pipeline.query_async(&mut self.pool.get().await?).await?;
+            let mut answers = answers.into_iter();
+            (answers.next(), answers.collect::<Vec<_>>())
+        };
         let unreadable = || LogError::Corrupt("answer to a read".to_owned());
+        let before: Option<u64> =
+            redis::from_redis_value(before.ok_or_else(unreadable)?).map_err(|_| unreadable())?;
         let fields = redis::from_redis_value(answers.pop().ok_or_else(unreadable)?);
         let fields = fields.map_err(|_| unreadable())?;
         let reads = answers
@@ -132,6 +140,10 @@ impl LogReader {
                 Ok(BucketRead { cut: found.len() > limit, entries: entries? })
             })
             .collect::<Result<Vec<_>, LogError>>()?;
-        Ok((LogState::from_fields(&fields)?, reads))
+        let mut state = LogState::from_fields(&fields)?;
+        if let Some(state) = &mut state {
+            state.watermark.commit = state.watermark.commit.min(Lsn::new(before.unwrap_or_default()));
+        }
+        Ok((state, reads))
     }
 }

@@ -6,6 +6,9 @@ use posduif_model::{Epoch, Lsn, rule::RulesHash};
 
 use crate::error::LogError;
 
+/// The field that holds the watermark's commit.
+pub(crate) const COMMIT: &str = "commit";
+
 /// The newest commit that readers may see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Watermark {
@@ -54,7 +57,7 @@ impl LogState {
         let mut fields = vec![
             ("epoch", self.epoch.to_string()),
             ("base", self.base.get().to_string()),
-            ("commit", self.watermark.commit.get().to_string()),
+            (COMMIT, self.watermark.commit.get().to_string()),
             ("end", self.watermark.end.get().to_string()),
             ("floor", self.floor.get().to_string()),
             ("compacted", self.compacted.get().to_string()),

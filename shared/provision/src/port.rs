@@ -1,14 +1,33 @@
 //! A wish in, a loopback port that nobody listens on out.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::{
+    hash::{BuildHasher, RandomState},
+    net::{Ipv4Addr, TcpListener},
+};
 
 use crate::error::{ProvisionError, io};
+
+/// Below what Linux gives to connections on their way out (ip_local_port_range, from 32768 on), so that none of them takes
+/// the port before it is used.
+const QUIET: std::ops::Range<u64> = 10_240..32_768;
+
+/// A few tries find a free one, unless thousands are taken.
+const TRIES: u8 = 32;
 
 /// A port of 127.0.0.1 that is free now. Another program may take it before it is used, so be ready to ask again.
 ///
 /// # Errors
 /// The machine has no free port.
 pub fn free_port() -> Result<u16, ProvisionError> {
+    for attempt in 0..TRIES {
+        // Keyed anew by the system's randomness each time: programs that start together do not choose alike.
+        let chosen = QUIET.start + RandomState::new().hash_one(attempt) % (QUIET.end - QUIET.start);
+        if let Ok(port) = u16::try_from(chosen)
+            && ensure_free(port).is_ok()
+        {
+            return Ok(port);
+        }
+    }
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())

@@ -66,6 +66,8 @@ pub(super) enum Instruction {
     OpenStream,
     CloseStream,
     Sync,
+    /// Give up the sync that is under way; nothing of it is reported.
+    CancelSync,
     /// Report `Due` after this long; replaces an earlier wait of this timer.
     Wait(Timer, Duration),
     Publish(State),

@@ -133,6 +133,7 @@ impl Life {
             Event::NetworkBack => {
                 self.network = true;
                 self.forgive();
+                self.give_up(todo);
                 self.begin_again(todo);
             }
             Event::Enrolled => {
@@ -225,6 +226,15 @@ impl Life {
         }
         if self.stream == Try::UnderWay {
             self.stream = Try::Resting;
+        }
+    }
+
+    /// What is under way waits for a network that may be gone, and would do so for long.
+    fn give_up(&mut self, todo: &mut Vec<Instruction>) {
+        self.rest(todo);
+        if self.sync == Try::UnderWay {
+            self.sync = Try::Resting;
+            todo.push(Instruction::CancelSync);
         }
     }
 

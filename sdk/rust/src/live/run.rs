@@ -109,6 +109,7 @@ impl Shell<'_> {
                     self.stream = Some(listen(session, self.last_event_id.clone(), Patience::default()));
                 }
                 Instruction::CloseStream => self.stream = None,
+                Instruction::CancelSync => self.sync = None,
                 Instruction::Wait(Timer::Sync, wait) => {
                     self.sync_timer = Some(Box::pin(time::sleep(wait)));
                 }

@@ -267,6 +267,23 @@ async fn a_pause_closes_the_stream_and_its_end_catches_up() {
 }
 
 #[tokio::test]
+async fn another_network_is_tried_at_once_although_the_one_before_still_holds_a_request() {
+    let server = Server::start().await;
+    let device = server.device_with(json!([]), json!([])).await;
+    let _dead = server.stream("c1");
+    server.answer(INCOMING, Answer::Hang);
+    running(&device, async {
+        server.until_hanging().await;
+        let _stream = server.stream("c2");
+        let changed = std::time::Instant::now();
+        device.network_changed(true);
+        until_state(&device, State::Live).await;
+        assert!(changed.elapsed() < Duration::from_secs(20), "it waited for the network before");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn one_handle_runs_once_and_a_shutdown_ends_it_also_in_the_middle_of_a_sync() {
     let server = Server::start().await;
     let device = server.device_with(json!([]), json!([])).await;

@@ -67,7 +67,9 @@ impl WritableTable {
             write.columns.iter().filter(|name| !special(name)).map(find).collect::<Option<Vec<_>>>()?;
         find(&write.owner)?;
         let version = find(&write.version)?;
-        if key.is_empty() || in_key(&write.version) {
+        // Without a listed column the row that wins against this one could not be sent.
+        let lacks = |name: &String| find(name).is_none();
+        if key.is_empty() || in_key(&write.version) || declaration.columns.iter().flatten().any(lacks) {
             return None;
         }
         let form = |column: &&WrittenColumn| (column.name.clone(), JsonForm::resolve(column.type_oid, types));

@@ -4,6 +4,8 @@
 //! cursor that a page was asked with and the one that it ended with was in that page. Of a snapshot's tables the
 //! messages are remembered instead.
 
+use std::collections::HashSet;
+
 use posduif_changelog::{Confirmed, LogState, reader::Read};
 use posduif_model::{
     Bucket, Change, Lsn, Op, UserId,
@@ -94,13 +96,34 @@ async fn arrived(
     commit: Lsn,
     confirms: Confirms,
 ) -> Result<Option<Vec<Uuid>>, SyncError> {
-    let Confirms { from, tables } = confirms;
-    let log = &reader.tenant.log;
-    let mut messages = if tables { log.arriving(&state.epoch, reader.device).await? } else { Vec::new() };
-    let mut after = from;
-    while after < commit {
+    let mut messages = Vec::new();
+    if confirms.tables {
+        let log = &reader.tenant.log;
+        messages = log.arriving(&state.epoch, reader.device).await?;
+        // They may be those of a later answer to the same question, which the network asked twice: what the log has only
+        // behind this cursor is not on the device. Looked up after the list, so that it reaches as far.
+        let now = log.state().await?.ok_or(SyncError::Expired)?;
+        let Some(behind) = logged(reader, state, commit, now.watermark.commit).await? else {
+            return Ok(None);
+        };
+        messages.retain(|message| !behind.contains(message));
+    }
+    let Some(paged) = logged(reader, state, confirms.from, commit).await? else { return Ok(None) };
+    messages.extend(paged);
+    Ok(Some(messages))
+}
+
+/// The messages that arrive in the log after `after`, up to `upto`; `None` while the log does not reach so far again.
+async fn logged(
+    reader: &Reader<'_>,
+    state: &LogState,
+    mut after: Lsn,
+    upto: Lsn,
+) -> Result<Option<HashSet<Uuid>>, SyncError> {
+    let mut messages = HashSet::new();
+    while after < upto {
         let bucket = [Bucket::User(reader.user)];
-        let page = match log.read(&state.epoch, &bucket, after, commit, STEP).await? {
+        let page = match reader.tenant.log.read(&state.epoch, &bucket, after, upto, STEP).await? {
             Read::Page(page) => page,
             Read::Expired => return Err(SyncError::Expired),
             Read::Moved => return Ok(None),

@@ -30,7 +30,8 @@ pub enum UploadError {
 /// A repeated upload changes nothing and gets the first answer, so a device repeats whatever it got none for.
 ///
 /// # Errors
-/// `Store` where the database is not available, or the transaction lost against others again and again.
+/// `Store` where the database is not available, or the transaction lost against others again and again, or the user's
+/// other uploads do not come to an end.
 pub async fn apply(
     tenant: &Tenant,
     rules: &RuleSet,
@@ -51,6 +52,7 @@ pub async fn apply(
         key: key.as_ref(),
         is_named: upload.is_named(),
     };
+    let _turn = tenant.turns.wait(user).await?;
     let (run, lsn) = repeat_while_contended(async || {
         let done = tenant.database.run(async |client| {
             let run = attempt::run(client, &job).await?;

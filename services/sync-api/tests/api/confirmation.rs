@@ -131,6 +131,24 @@ async fn a_snapshot_confirms_its_tables_and_its_replay_and_nothing_that_came_lat
 }
 
 #[tokio::test]
+async fn a_repeated_end_of_a_snapshot_confirms_nothing_that_the_first_one_lacked() {
+    let (api, ann, bob, _) = start().await;
+    let in_tables = api.message(bob, ann.user, "in the tables").await;
+    let tables = ok(api.incoming(&ann, "start", 100)).await;
+    let following = api.follow().await;
+    let last = ok(api.incoming(&ann, cursor(&tables), 100)).await;
+    let later = sent(&api, bob, ann.user).await;
+    // Sent twice by the network; the device has the first answer and nobody has this one.
+    let repeated = ok(api.incoming(&ann, cursor(&tables), 100)).await;
+    assert_eq!(repeated["messages"][0]["id"], json!(later));
+    let next = ok(api.incoming(&ann, cursor(&last), 100)).await;
+    assert_eq!((status(&api, in_tables).await, status(&api, later).await), (synced(), pending()));
+    ok(api.incoming(&ann, cursor(&next), 100)).await;
+    assert_eq!(status(&api, later).await, synced());
+    drop(following);
+}
+
+#[tokio::test]
 async fn another_snapshot_of_the_same_device_confirms_anew() {
     let (api, ann, bob, jwt) = start().await;
     let pages = api.snapshot(&ann, 100).await;

@@ -430,3 +430,28 @@ async fn a_column_that_keeps_whole_seconds_lets_the_later_edit_of_the_same_secon
     synced(&upload(&api, &ann, &[gone]).await);
     assert!(api.sql.query_opt("SELECT FROM parts", &[]).await.unwrap().is_none());
 }
+
+#[tokio::test]
+async fn a_lost_edit_of_a_table_that_no_longer_fits_its_declaration_blocks_nothing_else() {
+    let rules = "sync:
+  tables:
+    - table: public.plans
+      buckets: ['user:{owner_id}']
+      columns: [id, owner_id, title, shown, updated_at]
+      write: {owner: owner_id, columns: [title], version: updated_at}
+";
+    let api = Api::with(rules).await;
+    let table = "CREATE TABLE plans (id int PRIMARY KEY, owner_id uuid, title text, shown int, updated_at timestamptz)";
+    api.sql.batch_execute(table).await.unwrap();
+    api.migrate(rules).await;
+    let (bob, jwt) = api.web_user("bob").await;
+    let ann = api.phone(&jwt, "ann").await;
+    let plan =
+        |minute: u32| json!({"table": "plans", "op": "upsert", "key": {"id": 1}, "row": titled("a", minute)});
+    synced(&upload(&api, &ann, &[plan(12)]).await);
+    api.sql.batch_execute("ALTER TABLE plans DROP COLUMN shown").await.unwrap();
+    let message = json!({"id": Uuid::new_v4(), "recipient_id": bob, "content": "hello"});
+    let receipt = ok(api.outgoing(&ann, &json!({"messages": [message], "changes": [plan(11)]}))).await;
+    assert_eq!((&receipt["synced_count"], &receipt["failed_count"]), (&json!(1), &json!(1)), "{receipt}");
+    assert_eq!(receipt["failed"][0]["code"], "INTERNAL_ERROR");
+}

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use posduif_changelog::{Batch, CommitRecord, LogState, LogWriter, Watermark, connect::connect};
 use posduif_migrations::migrate;
 use posduif_model::{Bucket, Change, DeviceId, Epoch, Lsn, Op, Position, TenantId, UserId};
+use posduif_provision::free_port;
 use posduif_runtime::{config::Config, metrics::Metrics};
 use posduif_sync_api::{
     app::App, clock::Clock, credential::password, metrics::RequestMetrics, service, sightings,
@@ -245,7 +246,7 @@ impl Program {
 impl Api {
     /// Starts the program for the same tenant; `sections` are as for [`Api::with`].
     pub async fn program(&self, sections: &str) -> Program {
-        let [port, admin] = [free_port(), free_port()];
+        let [port, admin] = [free_port().unwrap(), free_port().unwrap()];
         let files = Scratch::new();
         let file = files.join("config.yaml");
         let yaml = format!(
@@ -259,10 +260,6 @@ impl Api {
         let at = |port| format!("http://127.0.0.1:{port}");
         Program { process, base: at(port), admin: at(admin), _files: files }
     }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Runs a server in this process; its task ends after the token is cancelled.

@@ -197,9 +197,35 @@ fn pauses_and_lost_networks_rest_and_their_end_tries_at_once() {
         assert!(todo.contains(&Instruction::Sync) && todo.contains(&Instruction::OpenStream), "{todo:?}");
 
         life.on(gone, 0.5);
-        life.on(back, 0.5);
-        assert!(life.on(Event::Synced, 0.5).contains(&Instruction::Sync), "that sync began before the pause");
+        let todo = life.on(back, 0.5);
+        let renewed = [Instruction::CancelSync, Instruction::Sync];
+        let is_renewed = todo.windows(2).any(|pair| pair == renewed);
+        assert_eq!(
+            is_renewed,
+            back == Event::NetworkBack,
+            "it would wait for a network that is gone: {todo:?}"
+        );
+        let again = life.on(Event::Synced, 0.5).contains(&Instruction::Sync);
+        assert_eq!(again, back == Event::Resumed, "that sync began before the pause");
     }
+}
+
+#[test]
+fn another_network_ends_what_waits_for_the_one_before() {
+    let mut life = live();
+    assert_eq!(
+        life.on(Event::NetworkBack, 0.5),
+        [
+            Instruction::CloseStream,
+            Instruction::Sync,
+            Instruction::OpenStream,
+            Instruction::Publish(State::Syncing)
+        ]
+    );
+    assert_eq!(
+        life.on(Event::NetworkBack, 0.5),
+        [Instruction::CloseStream, Instruction::CancelSync, Instruction::Sync, Instruction::OpenStream]
+    );
 }
 
 /// What a shell does with the instructions, and which events can happen to it.
@@ -225,6 +251,7 @@ impl Shell {
                     self.stream_wait = None;
                 }
                 Instruction::CloseStream => assert!(std::mem::take(&mut self.streaming)),
+                Instruction::CancelSync => assert!(std::mem::take(&mut self.syncing)),
                 Instruction::Wait(Timer::Sync, wait) => self.sync_wait = Some(wait),
                 Instruction::Wait(Timer::Stream, wait) => self.stream_wait = Some(wait),
                 Instruction::Publish(state) => {
