@@ -35,14 +35,20 @@ pub struct Answer {
 }
 
 /// Takes an upload's name, or finds what was answered to it.
+///
+/// An answer that refuses something is not for ever where the device gave no name: what was missing may have come since, and
+/// whoever sends the same body then wants it taken. Within ten minutes it is the repetition of a lost answer.
 pub async fn claim(
     client: &impl GenericClient,
     device: &DeviceId,
     key: &UploadKey,
 ) -> Result<Claim, StoreError> {
     let sql =
-        "INSERT INTO posduif_engine.upload_receipts (device_id, upload_id, body_hash) VALUES ($1, $2, $3)
-               ON CONFLICT (device_id, upload_id) DO NOTHING";
+        "INSERT INTO posduif_engine.upload_receipts AS r (device_id, upload_id, body_hash) VALUES ($1, $2, $3)
+               ON CONFLICT (device_id, upload_id) DO UPDATE SET answer = '', lsn = NULL, created_at = now()
+                WHERE r.upload_id LIKE 'sha256:%' AND r.body_hash = excluded.body_hash
+                  AND r.created_at < now() - interval '10 minutes'
+                  AND (nullif(r.answer, '')::json ->> 'failed_count')::int > 0";
     let statement = client.prepare_cached(sql).await?;
     let hash = key.body_hash.as_slice();
     if client.execute(&statement, &[&device.as_str(), &key.id, &hash]).await? > 0 {

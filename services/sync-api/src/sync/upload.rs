@@ -173,7 +173,7 @@ impl Upload<'_> {
                 if items.is_empty() || !items.iter().all(|item| is_repeatable(item) || refused(item)) {
                     return Ok(None);
                 }
-                // Longer than any name that a device can give.
+                // Longer than any name that a device can give; the receipts know it by its beginning.
                 let hash: String = body_hash.iter().map(|byte| format!("{byte:02x}")).collect();
                 format!("sha256:{hash}")
             }

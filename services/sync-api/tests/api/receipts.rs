@@ -169,3 +169,25 @@ async fn the_lsn_is_not_before_the_commit_of_changes_either() {
     let lsn: PgLsn = receipt["lsn"].as_str().unwrap().parse().unwrap();
     assert!(rows[..4].iter().all(|row| row.get::<_, PgLsn>(0) <= lsn));
 }
+
+#[tokio::test]
+async fn a_refusal_of_an_upload_without_a_name_is_looked_at_anew_after_a_while() {
+    let (api, [ann, ..]) = changes::start().await;
+    let later = Uuid::new_v4();
+    let unnamed = json!({"messages": [{"id": Uuid::new_v4(), "recipient_id": later, "content": "x"}]});
+    let mut named = json!({"upload_id": "n", "messages": [{"id": Uuid::new_v4(), "recipient_id": later, "content": "y"}]});
+    let first = [raw(&api, &ann, &unnamed).await, raw(&api, &ann, &named).await];
+    let user = "INSERT INTO users (id, username) VALUES ($1, 'later')";
+    api.sql.execute(user, &[&later]).await.unwrap();
+    assert_eq!(raw(&api, &ann, &unnamed).await, first[0]);
+    let age = "UPDATE posduif_engine.upload_receipts SET created_at = created_at - interval '11 minutes'";
+    api.sql.execute(age, &[]).await.unwrap();
+    let taken = raw(&api, &ann, &unnamed).await;
+    assert!(taken.contains(r#""synced_count":1,"failed_count":0"#), "{taken}");
+    // A name asks for the first answer, and what was taken is answered alike however old it is.
+    assert_eq!(raw(&api, &ann, &named).await, first[1]);
+    api.sql.execute(age, &[]).await.unwrap();
+    assert_eq!(raw(&api, &ann, &unnamed).await, taken);
+    named["upload_id"] = json!("another");
+    synced(&ok(api.outgoing(&ann, &named)).await);
+}
