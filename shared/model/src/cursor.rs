@@ -39,6 +39,9 @@ pub enum Resume {
         /// What coming back with this cursor proves to have arrived, if there is anything to note of it.
         #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
         confirms: Option<Confirms>,
+        /// Where the catch-up ends that the device is in the middle of.
+        #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
+        goal: Option<Lsn>,
     },
     /// In the table pages of a snapshot that began when the watermark stood at `from`.
     #[serde(rename = "t")]
@@ -63,6 +66,9 @@ pub enum Resume {
         /// Whether the snapshot so far holds messages whose arrival is to be noted.
         #[serde(rename = "w", default)]
         awaits: bool,
+        /// Where the replay ends.
+        #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
+        goal: Option<Lsn>,
     },
 }
 

@@ -318,7 +318,7 @@ mod tests {
                 epoch: Epoch::from_random(1),
                 rules: RulesHash::from_stored("r"),
                 timeline: 1,
-                at: Resume::Stream { commit: Lsn::new(1), confirms: None },
+                at: Resume::Stream { commit: Lsn::new(1), confirms: None, goal: None },
             };
             connection.resync(base, 1);
             let mail = Mail { ending: Some(Ending::Revoked), ..Mail::default() };

@@ -43,7 +43,7 @@ pub enum Missed {
 /// The cursor of a reader that has everything up to `commit`.
 pub fn cursor_at(state: &LogState, commit: Lsn) -> Cursor {
     let (epoch, rules, timeline) = (state.epoch, state.rules.clone(), state.timeline);
-    Cursor { epoch, rules, timeline, at: Resume::Stream { commit, confirms: None } }
+    Cursor { epoch, rules, timeline, at: Resume::Stream { commit, confirms: None, goal: None } }
 }
 
 /// Decides where a reader begins.
@@ -62,7 +62,7 @@ pub fn start(from: Resumption, state: &LogState, rules: &RulesHash) -> Result<St
     };
     let missed = match stage::plan(&Since::Cursor(cursor.clone()), state, rules) {
         Ok(Plan::Nothing) => Missed::Nothing,
-        Ok(Plan::Log { after, replay: None }) => Missed::After(after),
+        Ok(Plan::Log { after, replay: None, .. }) => Missed::After(after),
         // Of a snapshot that waits for the log, too.
         Ok(_) | Err(SyncError::NotReady(_)) => Missed::Snapshot,
         Err(SyncError::Expired) => return Ok(Start { base: now(), missed: Missed::Everything }),

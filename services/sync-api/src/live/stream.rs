@@ -171,7 +171,7 @@ impl LiveStream {
     /// Where a browser goes on that has heard of everything up to here.
     fn passed(&self, commit: Lsn) -> Option<String> {
         let base = self.connection().base()?;
-        self.seal(&Cursor { at: Resume::Stream { commit, confirms: None }, ..base })
+        self.seal(&Cursor { at: Resume::Stream { commit, confirms: None, goal: None }, ..base })
     }
 
     fn seal(&self, cursor: &Cursor) -> Option<String> {

@@ -63,7 +63,7 @@ pub(super) async fn confirm(
         }
         return Ok(None);
     };
-    let Resume::Stream { commit, confirms } = cursor.at else { return Ok(None) };
+    let Resume::Stream { commit, confirms, .. } = cursor.at else { return Ok(None) };
     let known = known.filter(|known| known.epoch == state.epoch && known.user == reader.user);
     if let Some(confirms) = confirms.filter(|_| known.is_none_or(|known| known.commit < commit)) {
         let Some(messages) = arrived(reader, state, commit, confirms).await? else {

@@ -104,12 +104,12 @@ async fn page(
 ) -> Result<Answer, SyncError> {
     let page = match plan {
         Plan::Nothing => nothing(since, &state)?,
-        Plan::Log { after, replay } => {
+        Plan::Log { after, replay, goal } => {
             if replay.is_some() {
                 // Else a device that replays for longer than a lease lasts would begin again and again.
                 reader.tenant.log.lease(&state.epoch, after, reader.device).await?;
             }
-            match log_page::read(reader, &state, Stretch { after, replay, unconfirmed }).await? {
+            match log_page::read(reader, &state, Stretch { after, replay, goal, unconfirmed }).await? {
                 Some(page) => page,
                 None => again(app, reader, since, unconfirmed).await?,
             }
@@ -122,7 +122,7 @@ async fn page(
         Plan::Mark { from } => {
             reader.tenant.log.lease(&state.epoch, from, reader.device).await?;
             let (state, replay) = caught_up(app, reader, since, from).await?;
-            let stretch = Stretch { after: from, replay: Some(replay), unconfirmed: None };
+            let stretch = Stretch { after: from, replay: Some(replay), goal: None, unconfirmed: None };
             log_page::read(reader, &state, stretch).await?.ok_or(BEHIND)?
         }
     };
@@ -162,8 +162,8 @@ async fn again(
 ) -> Result<Page, SyncError> {
     let state = state_of(reader).await?;
     match stage::plan(since, &state, app.rules.hash())? {
-        Plan::Log { after, replay } => {
-            let stretch = Stretch { after, replay, unconfirmed };
+        Plan::Log { after, replay, goal } => {
+            let stretch = Stretch { after, replay, goal, unconfirmed };
             log_page::read(reader, &state, stretch).await?.ok_or(BEHIND)
         }
         Plan::Nothing => nothing(since, &state),

@@ -19,6 +19,9 @@ use super::{
 pub(super) struct Stretch {
     pub after: Lsn,
     pub replay: Option<Replay>,
+    /// Where the catch-up ends that earlier pages began: where the log has grown meanwhile, it does not grow with it. Else a
+    /// device that is slower than those who write would never come to an end, and show nothing.
+    pub goal: Option<Lsn>,
     /// What the device's cursor said and could not be noted yet.
     pub unconfirmed: Option<Confirms>,
 }
@@ -29,9 +32,12 @@ pub(super) async fn read(
     state: &LogState,
     stretch: Stretch,
 ) -> Result<Option<Page>, SyncError> {
-    let (Stretch { after, replay, unconfirmed }, watermark) = (stretch, state.watermark);
+    let (Stretch { after, replay, goal, unconfirmed }, watermark) = (stretch, state.watermark);
+    // Below the compaction mark no state is whole.
+    let goal = goal.filter(|goal| *goal > after).map_or(watermark.commit, |goal| goal.max(state.compacted));
+    let goal = goal.min(watermark.commit);
     let buckets = [Bucket::Shared, Bucket::User(reader.user)];
-    let read = reader.tenant.log.read(&state.epoch, &buckets, after, watermark.commit, reader.limit).await?;
+    let read = reader.tenant.log.read(&state.epoch, &buckets, after, goal, reader.limit).await?;
     let page = match read {
         Read::Page(page) => page,
         Read::Expired => return Err(SyncError::Expired),
@@ -44,19 +50,21 @@ pub(super) async fn read(
         awaits |= is_arriving(&last.change, reader.user).is_some();
         body.push_final(&last)?;
     }
-    let is_complete = commit >= watermark.commit;
+    let is_complete = commit >= goal;
+    let next = (!is_complete).then_some(goal);
     let at = match replay {
         Some(Replay { until, from, awaits: before }) if !is_complete => {
-            Resume::Replay { commit, until, from, awaits: before || awaits }
+            Resume::Replay { commit, until, from, awaits: before || awaits, goal: next }
         }
         Some(Replay { from, awaits: before, .. }) => {
-            Resume::Stream { commit, confirms: (before || awaits).then_some(Confirms { from, tables: true }) }
+            let confirms = (before || awaits).then_some(Confirms { from, tables: true });
+            Resume::Stream { commit, confirms, goal: None }
         }
         None => {
             let here = awaits.then_some(Confirms { from: after, tables: false });
-            Resume::Stream { commit, confirms: unconfirmed.or(here) }
+            Resume::Stream { commit, confirms: unconfirmed.or(here), goal: next }
         }
     };
-    let lsn = if is_complete { watermark.end } else { commit };
+    let lsn = if commit >= watermark.commit { watermark.end } else { commit };
     Ok(Some(Page { body, at, lsn, has_more: !is_complete, snapshot: replay.is_some() }))
 }

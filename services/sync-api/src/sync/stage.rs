@@ -22,8 +22,8 @@ pub enum Since {
 pub enum Plan {
     /// The device holds all that may be seen.
     Nothing,
-    /// The log after `after`; with `replay` it goes over a snapshot's tables.
-    Log { after: Lsn, replay: Option<Replay> },
+    /// The log after `after`, up to `goal` where earlier pages set one; with `replay` it goes over a snapshot's tables.
+    Log { after: Lsn, replay: Option<Replay>, goal: Option<Lsn> },
     /// Table pages of the snapshot that began at `from`.
     Tables { from: Lsn, part: usize, after: Option<LastRow> },
     /// The tables are out: mark the WAL, wait for the log, replay it from `from` on.
@@ -70,13 +70,13 @@ pub fn plan(since: &Since, state: &LogState, rules: &RulesHash) -> Result<Plan, 
     }
     match &cursor.at {
         Resume::Stream { commit, .. } if *commit >= state.watermark.commit => Ok(Plan::Nothing),
-        Resume::Stream { commit, .. } => Ok(Plan::Log { after: *commit, replay: None }),
+        Resume::Stream { commit, goal, .. } => Ok(Plan::Log { after: *commit, replay: None, goal: *goal }),
         Resume::Replay { until, .. } if state.watermark.end < *until => {
             Err(SyncError::NotReady("the log fell behind the snapshot and is being written again"))
         }
-        Resume::Replay { commit, until, from, awaits } => {
+        Resume::Replay { commit, until, from, awaits, goal } => {
             let replay = Replay { until: *until, from: *from, awaits: *awaits };
-            Ok(Plan::Log { after: *commit, replay: Some(replay) })
+            Ok(Plan::Log { after: *commit, replay: Some(replay), goal: *goal })
         }
         Resume::Table { from, part, after } => {
             Ok(Plan::Tables { from: *from, part: *part, after: after.clone() })
@@ -120,13 +120,13 @@ mod tests {
 
     fn replaying(commit: u64, until: u64) -> Since {
         let [commit, until, from] = [commit, until, 55].map(Lsn::new);
-        at(Resume::Replay { commit, until, from, awaits: true })
+        at(Resume::Replay { commit, until, from, awaits: true, goal: None })
     }
 
     fn stages(commit: u64) -> [Since; 4] {
         let lsn = Lsn::new(commit);
         [
-            at(Resume::Stream { commit: lsn, confirms: None }),
+            at(Resume::Stream { commit: lsn, confirms: None, goal: None }),
             at(Resume::Table { from: lsn, part: 1, after: None }),
             at(Resume::Mark { from: lsn }),
             replaying(commit, 110),
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_device_at_or_beyond_the_watermark_gets_nothing() {
         for commit in [100, 101] {
-            let since = at(Resume::Stream { commit: Lsn::new(commit), confirms: None });
+            let since = at(Resume::Stream { commit: Lsn::new(commit), confirms: None, goal: None });
             assert_eq!(plan(&since, &state(), &rules()).unwrap(), Plan::Nothing);
         }
     }
@@ -185,6 +185,9 @@ mod tests {
         assert!(matches!(plan(&since, &state(), &rules()), Err(SyncError::NotReady(_))));
         let since = replaying(100, 110);
         let replay = Some(Replay { until: Lsn::new(110), from: Lsn::new(55), awaits: true });
-        assert_eq!(plan(&since, &state(), &rules()).unwrap(), Plan::Log { after: Lsn::new(100), replay });
+        assert_eq!(
+            plan(&since, &state(), &rules()).unwrap(),
+            Plan::Log { after: Lsn::new(100), replay, goal: None }
+        );
     }
 }

@@ -179,3 +179,56 @@ async fn a_limit_is_a_wish_between_one_and_five_hundred() {
     let page = ok(api.incoming(&ann, &cursor, 1_000_000)).await;
     assert_eq!(pluck(&page["messages"], "id"), ["a", "b"]);
 }
+
+#[tokio::test]
+async fn a_device_that_is_slower_than_those_who_write_comes_to_an_end() {
+    let api = Api::start().await;
+    let (ann, cursor) = synced(&api).await;
+    let mine = [Bucket::User(ann.user)];
+    for n in 0..4 {
+        api.commit(None, &mine, &[message(&format!("before {n}"))]).await;
+    }
+    let (mut since, mut got) = (cursor, Vec::new());
+    loop {
+        let page = ok(api.incoming(&ann, &since, 1)).await;
+        got.extend(pluck(&page["messages"], "id").into_iter().map(str::to_owned));
+        since = page["cursor"].as_str().unwrap().to_owned();
+        if page["has_more"] == false {
+            break;
+        }
+        assert!(got.len() < 20, "the catch-up grows with the log");
+        api.commit(None, &mine, &[message(&format!("meanwhile {}", got.len()))]).await;
+    }
+    assert_eq!(got.len(), 4, "{got:?}");
+    // What came meanwhile is the next catch-up, and nothing of it is skipped.
+    let mut rest = Vec::new();
+    while rest.len() < 3 {
+        let page = ok(api.incoming(&ann, &since, 1)).await;
+        rest.extend(pluck(&page["messages"], "id").into_iter().map(str::to_owned));
+        since = page["cursor"].as_str().unwrap().to_owned();
+    }
+    assert_eq!(rest, ["meanwhile 1", "meanwhile 2", "meanwhile 3"]);
+    assert_eq!(ok(api.incoming(&ann, &since, 1)).await["has_more"], false);
+}
+
+#[tokio::test]
+async fn a_replay_ends_where_its_first_page_found_the_log() {
+    let api = Api::start().await;
+    let (_, jwt) = api.web_user("bob").await;
+    let ann = api.phone(&jwt, "ann").await;
+    let mine = [Bucket::User(ann.user)];
+    let mut page = ok(api.incoming(&ann, "start", 500)).await;
+    for n in 0..4 {
+        api.commit(None, &mine, &[message(&format!("before {n}"))]).await;
+    }
+    let _following = api.follow().await;
+    let mut pages = 0;
+    while page["has_more"] == true {
+        page = ok(api.incoming(&ann, page["cursor"].as_str().unwrap(), 1)).await;
+        assert_eq!(page["snapshot"], true);
+        api.commit(None, &mine, &[message("meanwhile")]).await;
+        pages += 1;
+        assert!(pages < 20, "the replay grows with the log");
+    }
+    assert_eq!(pages, 4);
+}
