@@ -41,7 +41,7 @@ pub enum Resume {
         confirms: Option<Confirms>,
         /// Where the catch-up ends that the device is in the middle of.
         #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
-        goal: Option<Lsn>,
+        goal: Option<Goal>,
     },
     /// In the table pages of a snapshot that began when the watermark stood at `from`.
     #[serde(rename = "t")]
@@ -68,8 +68,18 @@ pub enum Resume {
         awaits: bool,
         /// Where the replay ends.
         #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
-        goal: Option<Lsn>,
+        goal: Option<Goal>,
     },
+}
+
+/// A watermark at which a device will show what it has collected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Goal {
+    #[serde(rename = "c")]
+    pub commit: Lsn,
+    /// The WAL up to here holds nothing more for the log than what lies up to `commit`.
+    #[serde(rename = "e")]
+    pub end: Lsn,
 }
 
 /// Messages that wait for the word that they have arrived.

@@ -3,7 +3,7 @@
 use posduif_changelog::{LogState, fold::fold, reader::Read};
 use posduif_model::{
     Bucket, Lsn,
-    cursor::{Confirms, Resume},
+    cursor::{Confirms, Goal, Resume},
 };
 
 use super::{
@@ -21,7 +21,7 @@ pub(super) struct Stretch {
     pub replay: Option<Replay>,
     /// Where the catch-up ends that earlier pages began: where the log has grown meanwhile, it does not grow with it. Else a
     /// device that is slower than those who write would never come to an end, and show nothing.
-    pub goal: Option<Lsn>,
+    pub goal: Option<Goal>,
     /// What the device's cursor said and could not be noted yet.
     pub unconfirmed: Option<Confirms>,
 }
@@ -33,11 +33,13 @@ pub(super) async fn read(
     stretch: Stretch,
 ) -> Result<Option<Page>, SyncError> {
     let (Stretch { after, replay, goal, unconfirmed }, watermark) = (stretch, state.watermark);
-    // Below the compaction mark no state is whole.
-    let goal = goal.filter(|goal| *goal > after).map_or(watermark.commit, |goal| goal.max(state.compacted));
-    let goal = goal.min(watermark.commit);
+    let newest = Goal { commit: watermark.commit, end: watermark.end };
+    // Below the compaction mark no state is whole, and above the watermark there is none, where Redis fell back.
+    let may_end =
+        |goal: &Goal| goal.commit > after && (state.compacted..newest.commit).contains(&goal.commit);
+    let goal = goal.filter(may_end).unwrap_or(newest);
     let buckets = [Bucket::Shared, Bucket::User(reader.user)];
-    let read = reader.tenant.log.read(&state.epoch, &buckets, after, goal, reader.limit).await?;
+    let read = reader.tenant.log.read(&state.epoch, &buckets, after, goal.commit, reader.limit).await?;
     let page = match read {
         Read::Page(page) => page,
         Read::Expired => return Err(SyncError::Expired),
@@ -50,7 +52,7 @@ pub(super) async fn read(
         awaits |= is_arriving(&last.change, reader.user).is_some();
         body.push_final(&last)?;
     }
-    let is_complete = commit >= goal;
+    let is_complete = commit >= goal.commit;
     let next = (!is_complete).then_some(goal);
     let at = match replay {
         Some(Replay { until, from, awaits: before }) if !is_complete => {
@@ -65,6 +67,6 @@ pub(super) async fn read(
             Resume::Stream { commit, confirms: unconfirmed.or(here), goal: next }
         }
     };
-    let lsn = if commit >= watermark.commit { watermark.end } else { commit };
+    let lsn = if is_complete { goal.end } else { commit };
     Ok(Some(Page { body, at, lsn, has_more: !is_complete, snapshot: replay.is_some() }))
 }

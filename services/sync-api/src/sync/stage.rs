@@ -3,7 +3,7 @@
 use posduif_changelog::LogState;
 use posduif_model::{
     Lsn,
-    cursor::{Cursor, LastRow, Resume},
+    cursor::{Cursor, Goal, LastRow, Resume},
     rule::RulesHash,
 };
 
@@ -23,7 +23,7 @@ pub enum Plan {
     /// The device holds all that may be seen.
     Nothing,
     /// The log after `after`, up to `goal` where earlier pages set one; with `replay` it goes over a snapshot's tables.
-    Log { after: Lsn, replay: Option<Replay>, goal: Option<Lsn> },
+    Log { after: Lsn, replay: Option<Replay>, goal: Option<Goal> },
     /// Table pages of the snapshot that began at `from`.
     Tables { from: Lsn, part: usize, after: Option<LastRow> },
     /// The tables are out: mark the WAL, wait for the log, replay it from `from` on.
