@@ -5,6 +5,7 @@
 //! edits and syncs).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "../run.rs"]
 mod run;
 
 mod dns;
@@ -30,3 +31,8 @@ mod replicas;
 mod rule;
 mod snapshots;
 mod streams;
+
+/// The variable that repeats a run, or begins a new one with `random`.
+const SEED: &str = "POSDUIF_DEVICES_SEED";
+/// The seed of an ordinary run.
+const ORDINARY: u64 = 4245;

@@ -5,6 +5,7 @@
 //! and `_OUTAGE` (seconds), `_ROWS` (of the large transaction).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "../run.rs"]
 mod run;
 
 mod schema;
@@ -29,3 +30,8 @@ mod outage;
 mod server;
 mod stall;
 mod zombie;
+
+/// The variable that repeats a run, or begins a new one with `random`.
+const SEED: &str = "POSDUIF_FAULT_SEED";
+/// The seed of an ordinary run.
+const ORDINARY: u64 = 4244;

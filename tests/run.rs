@@ -4,24 +4,25 @@ use std::str::FromStr;
 
 use rand::{SeedableRng, rngs::StdRng};
 
+use crate::{ORDINARY, SEED};
+
 /// One run of one test: says how to repeat it when it fails.
 ///
-/// The seed fixes what writers and devices try; how they interleave is up to the machine.
+/// The seed fixes what writers and devices try, and the schema where it is random; how they and faults interleave is up
+/// to the machine.
 pub struct Run {
     test: &'static str,
     pub seed: u64,
 }
 
-const ORDINARY: u64 = 4245;
-
 impl Run {
     /// An ordinary run has a seed of its own, so that what fails it is the change and not the luck of the day.
     pub fn begin(test: &'static str) -> Self {
-        let seed = match std::env::var("POSDUIF_DEVICES_SEED").as_deref() {
+        let seed = match std::env::var(SEED).as_deref() {
             Ok("random") => rand::random(),
-            _ => from_environment("POSDUIF_DEVICES_SEED", ORDINARY),
+            _ => from_environment(SEED, ORDINARY),
         };
-        eprintln!("{test}: POSDUIF_DEVICES_SEED={seed}");
+        eprintln!("{test}: {SEED}={seed}");
         Run { test, seed }
     }
 
@@ -36,7 +37,8 @@ impl Drop for Run {
         if std::thread::panicking() {
             let Run { test, seed } = self;
             eprintln!(
-                "repeat with: POSDUIF_DEVICES_SEED={seed} cargo test -p posduif-tests --test devices {test}"
+                "repeat with: {SEED}={seed} cargo test -p posduif-tests --test {} {test}",
+                env!("CARGO_CRATE_NAME")
             );
         }
     }
