@@ -10,6 +10,7 @@ pub mod seats;
 pub mod join;
 mod news;
 mod sharing;
+mod touched;
 
 mod tail;
 

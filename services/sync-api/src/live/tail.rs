@@ -5,7 +5,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
-use posduif_changelog::{LogError, LogState, commits::Commits, reader::Read};
+use posduif_changelog::{LogError, LogState, reader::Read};
 use posduif_model::{Bucket, Epoch, Lsn, UserId};
 use tokio::{
     select,
@@ -21,11 +21,10 @@ use super::{
     join::{self, Missed, Resumption, Start},
     news::News,
     sharing::Sharing,
+    touched::{Step, Touched},
 };
 use crate::{app::App, metrics::LiveMetrics, sync::SyncError};
 
-/// Commits that are read at a time.
-const BATCH: usize = 500;
 /// Users whose buckets are read at the same time.
 const READERS: usize = 8;
 /// Rounds do not follow each other faster: a busy tenant's commits are told together.
@@ -62,22 +61,6 @@ pub(super) struct Tail {
 struct Told {
     epoch: Epoch,
     commit: Lsn,
-}
-
-/// Who is concerned by a stretch of the log.
-#[derive(Debug, Default)]
-struct Touched {
-    shared: u64,
-    users: HashSet<UserId>,
-    everyone: bool,
-}
-
-enum Step {
-    Done,
-    /// The log moved; look at it again.
-    Again,
-    /// What lay between is gone.
-    Lost,
 }
 
 impl Tail {
@@ -184,7 +167,7 @@ impl Tail {
             self.at = Some(Told { epoch, commit: upto });
             return Ok(Step::Done);
         }
-        let touched = match self.touched(&epoch, after, upto).await? {
+        let touched = match Touched::find(&self.live, &epoch, after, upto).await? {
             Ok(touched) => touched,
             Err(step) => return Ok(step),
         };
@@ -217,54 +200,6 @@ impl Tail {
         drop(reads);
         self.at = Some(Told { epoch, commit: upto });
         Ok(Step::Done)
-    }
-
-    /// Whom the commits after `after` concern.
-    async fn touched(&self, epoch: &Epoch, after: Lsn, upto: Lsn) -> Result<Result<Touched, Step>, LogError> {
-        let log = &self.live.tenant.log;
-        let mut touched = Touched::default();
-        let mut from = after;
-        loop {
-            let commits = match log.commits(epoch, from, upto, BATCH).await? {
-                Commits::Read(commits) => commits,
-                Commits::Expired => return Ok(Err(Step::Lost)),
-                Commits::Moved => return Ok(Err(Step::Again)),
-            };
-            let read = commits.len();
-            for commit in commits {
-                // A gap in the chain is a loss; whoever syncs will find out of what.
-                touched.everyone |= commit.previous != from;
-                from = commit.commit;
-                let mut buckets = commit.buckets;
-                if commit.buckets_elsewhere {
-                    buckets = self.touched_elsewhere(epoch, commit.commit).await?;
-                }
-                for bucket in buckets {
-                    match bucket {
-                        Bucket::Shared => touched.shared += 1,
-                        Bucket::User(user) => {
-                            touched.users.insert(user);
-                        }
-                    }
-                }
-            }
-            if read < BATCH {
-                touched.everyone |= from != upto;
-                return Ok(Ok(touched));
-            }
-        }
-    }
-
-    /// The buckets of a large transaction that someone here listens to.
-    async fn touched_elsewhere(&self, epoch: &Epoch, commit: Lsn) -> Result<Vec<Bucket>, LogError> {
-        let here = self.live.roster.users().into_iter().map(Bucket::User);
-        let here: Vec<Bucket> = std::iter::once(Bucket::Shared).chain(here).collect();
-        let mut touched = Vec::new();
-        for some in here.chunks(BATCH) {
-            let are_members = self.live.tenant.log.touched(epoch, commit, some).await?;
-            touched.extend(some.iter().zip(are_members).filter(|(_, is)| *is).map(|(bucket, _)| *bucket));
-        }
-        Ok(touched)
     }
 
     /// The log does not continue what the connections have heard.
