@@ -14,7 +14,10 @@ use posduif_changelog::device_auth::{Cached, DeviceAuth};
 use posduif_model::{DeviceId, UserId};
 use posduif_runtime::config;
 
-use super::error::ApiError;
+use super::{
+    error::ApiError,
+    rate::{Standing, settle},
+};
 use crate::{app::App, code::Code, credential::token::Token, store::devices, tenant::Tenant};
 
 const DEVICE_ID: &str = "x-device-id";
@@ -37,12 +40,25 @@ pub struct Member {
     pub tenant: Arc<Tenant>,
 }
 
+impl WebUser {
+    pub(super) fn pay(standing: &Standing, web: &Self) -> Result<(), ApiError> {
+        standing.web_user(&web.tenant.id, web.user)
+    }
+}
+
+impl Device {
+    fn pay(standing: &Standing, device: &Self) -> Result<(), ApiError> {
+        standing.device(&device.tenant.id, &device.device, device.user)
+    }
+}
+
 impl FromRequest for WebUser {
     type Error = ApiError;
     type Future = std::future::Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        std::future::ready(app_of(request).and_then(|app| web_user(app, request.headers())))
+        let found = app_of(request).and_then(|app| web_user(app, request.headers()));
+        std::future::ready(settle(request, found, WebUser::pay))
     }
 }
 
@@ -52,7 +68,7 @@ impl FromRequest for Device {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
-        Box::pin(async move { device(app_of(&request)?, request.headers()).await })
+        Box::pin(async move { settle(&request, device(&request).await, Device::pay) })
     }
 }
 
@@ -63,10 +79,12 @@ impl FromRequest for Member {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
         Box::pin(async move {
-            let (app, headers) = (app_of(&request)?, request.headers());
-            let tenant = match headers.contains_key(DEVICE_ID) {
-                true => device(app, headers).await?.tenant,
-                false => web_user(app, headers)?.tenant,
+            let tenant = match request.headers().contains_key(DEVICE_ID) {
+                true => settle(&request, device(&request).await, Device::pay)?.tenant,
+                false => {
+                    let found = web_user(app_of(&request)?, request.headers());
+                    settle(&request, found, WebUser::pay)?.tenant
+                }
             };
             Ok(Member { tenant })
         })
@@ -102,7 +120,8 @@ pub(super) fn presented_hash(app: &App, headers: &HeaderMap) -> Option<String> {
     }
 }
 
-async fn device(app: &App, headers: &HeaderMap) -> Result<Device, ApiError> {
+async fn device(request: &HttpRequest) -> Result<Device, ApiError> {
+    let (app, headers) = (app_of(request)?, request.headers());
     let refused = || {
         ApiError::new(
             Code::Unauthorized,
@@ -120,7 +139,9 @@ async fn device(app: &App, headers: &HeaderMap) -> Result<Device, ApiError> {
     };
     let tenant = tenant.ok_or_else(refused)?.clone();
     let is_proven = |auth: &DeviceAuth| token.as_ref().is_none_or(|token| token.matches(&auth.token_hash));
-    match credential(&tenant, &device, is_proven).await? {
+    // PostgreSQL is asked for nobody whose address has used up its limit with bad credentials.
+    let leave = || Standing::of(request).map_or(Ok(()), |standing| standing.stranger());
+    match credential(&tenant, &device, is_proven, leave).await? {
         Some(user) => Ok(Device { tenant, device, user }),
         None => Err(refused()),
     }
@@ -131,6 +152,7 @@ async fn credential(
     tenant: &Tenant,
     device: &DeviceId,
     is_proven: impl Fn(&DeviceAuth) -> bool,
+    leave: impl FnOnce() -> Result<(), ApiError>,
 ) -> Result<Option<UserId>, ApiError> {
     // Without Redis a device can still upload: PostgreSQL knows what the cache knows.
     let cached = match tenant.device_auth.get(device).await {
@@ -144,6 +166,7 @@ async fn credential(
     {
         return Ok(Some(auth.user));
     }
+    leave()?;
     let found = tenant.database.run(async |client| devices::credential(client, device).await).await?;
     let Some(auth) = found.filter(is_proven) else { return Ok(None) };
     if let Some(Cached { generation, .. }) = cached

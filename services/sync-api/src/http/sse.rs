@@ -20,6 +20,7 @@ use serde_json::json;
 use super::{
     auth::{self, Device, WebUser},
     error::ApiError,
+    rate::settle,
 };
 use crate::{
     app::App,
@@ -97,10 +98,11 @@ pub async fn web(
     admission: Query<Admission>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let (web, expires_at) = match &admission.ticket {
-        Some(ticket) => redeem(&app, ticket).await?,
-        None => auth::web_user_until(&app, request.headers())?,
+    let found = match &admission.ticket {
+        Some(ticket) => redeem(&app, ticket).await,
+        None => auth::web_user_until(&app, request.headers()),
     };
+    let (web, expires_at) = settle(&request, found, |standing, (web, _)| WebUser::pay(standing, web))?;
     let WebUser { tenant, user } = web;
     if *id != user.to_string() {
         return Err(ApiError::not_found());
@@ -114,7 +116,9 @@ pub async fn web(
 
 /// A browser's EventSource sends no headers: a ticket in the address lets it in instead, once.
 pub async fn ticket(app: Data<App>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let (WebUser { tenant, user }, expires_at) = auth::web_user_until(&app, request.headers())?;
+    let found = auth::web_user_until(&app, request.headers());
+    let (WebUser { tenant, user }, expires_at) =
+        settle(&request, found, |standing, (web, _)| WebUser::pay(standing, web))?;
     let ticket = Token::generate(&tenant.id);
     let bearer = serde_json::to_string(&Bearer { user, expires_at }).map_err(ApiError::unwritable)?;
     tenant.tickets.put(&ticket.hash(), &bearer, TICKET_LIFETIME).await?;
