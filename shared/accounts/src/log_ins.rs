@@ -5,7 +5,8 @@ use tokio_postgres::Client;
 
 use crate::{account, caches::Caches, error::AccountError, user};
 
-/// Stores the hash of a new password and ends the log-ins that an earlier one was given.
+/// Stores the hash of a new password and ends the log-ins that an earlier one was given; a first one ends none, and
+/// needs no Redis.
 pub async fn set_password(
     client: &mut Client,
     caches: &Caches,
@@ -16,7 +17,11 @@ pub async fn set_password(
     if !user::lock(&transaction, user).await? {
         return Err(AccountError::Unknown);
     }
+    let is_first = user::password_hash(&transaction, user).await?.is_none();
     user::set_password_hash(&transaction, user, hash).await?;
+    if is_first {
+        return Ok(transaction.commit().await?);
+    }
     account::end_log_ins(&transaction, user).await?;
     caches.around(Some(user), &[], transaction.commit()).await
 }
