@@ -11,6 +11,7 @@ pub(crate) mod request;
 mod written;
 
 mod devices;
+mod disabling;
 mod enrollment;
 mod health;
 mod instructions;

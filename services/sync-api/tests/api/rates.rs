@@ -6,7 +6,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::fixture::{Api, By, Phone, is, ok, refused};
+use crate::fixture::{Api, By, Phone, is, refused};
 
 /// Five at once, and the next one after a minute.
 const FIVE: &str =
@@ -37,7 +37,7 @@ async fn cached(api: &Api, jwt: &str, name: &str) -> Phone {
     let cache = posduif_changelog::device_auth::DeviceAuthCache::new(api.redis().await, &api.tenant);
     let id = phone.id.parse().unwrap();
     let generation = cache.get(&id).await.unwrap().generation;
-    let hash = posduif_sync_api::credential::token::Token::parse(&phone.token).unwrap().hash();
+    let hash = posduif_accounts::token::Token::parse(&phone.token).unwrap().hash();
     let auth = posduif_changelog::device_auth::DeviceAuth { user: phone.user, token_hash: hash };
     cache.put(&id, &auth, &generation).await.unwrap();
     phone
