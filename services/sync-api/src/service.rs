@@ -16,7 +16,7 @@ use crate::{
     clock::Clock,
     http::{
         extract, limits, peer,
-        rate::{Rates, guard},
+        rate::{Rates, Tries, guard},
         request::{self, Requests},
         routes,
     },
@@ -80,7 +80,9 @@ pub async fn serve(
 ) -> io::Result<()> {
     let deadline = app.api.shutdown_deadline.saturating_sub(2 * CLOSING);
     let hub = Hub::new(app.clone(), metrics.live.clone());
-    let rates = Rates::new(&app.rate_limit, app.api.trusted_proxies.clone(), metrics.limited.clone());
+    let tries = Tries::new(app.attempts.clone(), app.pseudonyms.clone(), &app.rate_limit);
+    let proxies = app.api.trusted_proxies.clone();
+    let rates = Rates::new(&app.rate_limit, proxies, tries, metrics.limited.clone());
     let rates = Data::new(rates);
     let sweeping = rates.clone();
     let requests = Requests { metrics, in_flight: TaskTracker::new(), shutdown: shutdown.clone() };

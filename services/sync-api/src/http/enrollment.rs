@@ -1,7 +1,9 @@
 //! `/api/enrollment`: a web user's permission in, an enrolled device out.
 
+use std::sync::Arc;
+
 use actix_web::{
-    HttpResponse,
+    HttpRequest, HttpResponse,
     http::header::CACHE_CONTROL,
     web::{Bytes, Data, Json, Path},
 };
@@ -11,9 +13,14 @@ use qrcode::{QrCode, render::svg};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{auth::WebUser, error::ApiError};
+use super::{
+    auth::WebUser,
+    error::ApiError,
+    rate::{By, TokenTry, Toll},
+};
 use crate::{
     app::App,
+    code::Code,
     enrollment::{self, Candidate, EnrollmentError},
     store::{
         StoreError,
@@ -53,8 +60,17 @@ fn no_info() -> Value {
     json!({})
 }
 
-pub async fn create(app: Data<App>, web: WebUser, body: Bytes) -> Result<HttpResponse, ApiError> {
+pub async fn create(
+    app: Data<App>,
+    web: WebUser,
+    body: Bytes,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     let invitation = Invitation::read(&body)?;
+    if let Some(toll) = Toll::of(&request) {
+        let made = toll.rates.tries.invitation(&web.tenant.id, web.user).await;
+        toll.judge(By::Enrollment, made)?;
+    }
     let database = &web.tenant.database;
     let bound = match &invitation.username {
         None => None,
@@ -82,10 +98,44 @@ pub async fn create(app: Data<App>, web: WebUser, body: Bytes) -> Result<HttpRes
     })))
 }
 
-pub async fn get(app: Data<App>, token: Path<String>) -> Result<HttpResponse, ApiError> {
-    let token = Token::parse(&token).map_err(|_| ApiError::not_found())?;
-    let tenant = app.tenant(token.tenant()).ok_or_else(ApiError::not_found)?;
-    let found = usable(tenant, &token, None).await?;
+pub async fn get(
+    app: Data<App>,
+    token: Path<String>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let known = known(&app, &token);
+    let toll = Toll::of(&request);
+    let leave = leave_to_present(toll.as_deref(), known.as_ref()).await?;
+    let shown = match &known {
+        Some((tenant, token)) => show(tenant, token).await,
+        None => Err(ApiError::not_found()),
+    };
+    if let (Err(error), Some(leave)) = (&shown, leave)
+        && error.code() == Code::NotFound
+    {
+        leave.note_unknown().await;
+    }
+    shown
+}
+
+/// A token that one of the tenants may have made.
+fn known<'a>(app: &'a App, text: &str) -> Option<(&'a Arc<Tenant>, Token)> {
+    let token = Token::parse(text).ok()?;
+    Some((app.tenant(token.tenant())?, token))
+}
+
+/// Whoever presented many tokens that do not exist waits; `None` where nothing is limited.
+async fn leave_to_present<'a>(
+    toll: Option<&'a Toll>,
+    known: Option<&(&Arc<Tenant>, Token)>,
+) -> Result<Option<TokenTry<'a>>, ApiError> {
+    let Some(toll) = toll else { return Ok(None) };
+    let tenant = known.map(|(tenant, _)| &tenant.id);
+    toll.judge(By::Enrollment, toll.rates.tries.token(toll.address, tenant).await).map(Some)
+}
+
+async fn show(tenant: &Tenant, token: &Token) -> Result<HttpResponse, ApiError> {
+    let found = usable(tenant, token, None).await?;
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(json!({
         "token": token.expose(),
         "tenant_id": tenant.id,
@@ -110,15 +160,29 @@ pub async fn qr_code(app: Data<App>, web: WebUser, token: Path<String>) -> Resul
         .body(image))
 }
 
-pub async fn complete(app: Data<App>, completion: Json<Completion>) -> Result<HttpResponse, ApiError> {
+pub async fn complete(
+    app: Data<App>,
+    completion: Json<Completion>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     let Completion { token, device_id, username, device_info } = completion.into_inner();
     let device: DeviceId =
         device_id.parse().map_err(|error| ApiError::invalid(format!("device_id: {error}")))?;
     let username = username::parse(&username)?;
-    let token = Token::parse(&token).map_err(|_| EnrollmentError::InvalidToken)?;
-    let tenant = app.tenant(token.tenant()).ok_or(EnrollmentError::InvalidToken)?;
+    let known = known(&app, &token);
     let candidate = Candidate { device, username, info: device_info };
-    let enrolled = enrollment::complete(tenant, &token, &candidate).await?;
+    let toll = Toll::of(&request);
+    let leave = leave_to_present(toll.as_deref(), known.as_ref()).await?;
+    let completed = match &known {
+        Some((tenant, token)) => {
+            enrollment::complete(tenant, token, &candidate).await.map(|enrolled| (tenant, enrolled))
+        }
+        None => Err(EnrollmentError::UnknownToken),
+    };
+    if let (Err(EnrollmentError::UnknownToken), Some(leave)) = (&completed, leave) {
+        leave.note_unknown().await;
+    }
+    let (tenant, enrolled) = completed?;
     tracing::info!(tenant = %tenant.id, device = %candidate.device, user = %enrolled.user, "device enrolled");
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(json!({
         "user_id": enrolled.user,

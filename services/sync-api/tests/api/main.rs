@@ -33,3 +33,4 @@ mod rights;
 mod snapshot;
 mod status;
 mod tables;
+mod tries;
