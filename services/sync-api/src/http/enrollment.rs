@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::header::CACHE_CONTROL,
+    http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY},
     web::{Bytes, Data, Json, Path},
 };
 use posduif_accounts::{invitation, token::Token, username};
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::{
     auth::WebUser,
     error::ApiError,
+    hardening::INERT,
     rate::{By, TokenTry, Toll},
 };
 use crate::{
@@ -157,6 +158,7 @@ pub async fn qr_code(app: Data<App>, web: WebUser, token: Path<String>) -> Resul
     Ok(HttpResponse::Ok()
         .content_type("image/svg+xml")
         .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header((CONTENT_SECURITY_POLICY, INERT))
         .body(image))
 }
 

@@ -7,6 +7,7 @@ mod changes;
 mod compression;
 mod confirmation;
 mod conflicts;
+mod cross_origin;
 mod crowding;
 mod devices;
 mod enrollment;
