@@ -21,6 +21,7 @@ mod live_faults;
 mod live_rows;
 mod live_web;
 mod login;
+mod matrix;
 mod messages;
 mod oracle;
 mod outgoing;
