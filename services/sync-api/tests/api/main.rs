@@ -3,6 +3,7 @@
 
 mod admission;
 mod changes;
+mod codes;
 mod compression;
 mod confirmation;
 mod conflicts;
@@ -12,6 +13,7 @@ mod enrollment;
 mod errors;
 mod fixture;
 mod held;
+mod hostile;
 mod incoming;
 mod interleaving;
 mod limits;
