@@ -6,7 +6,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::fixture::{Api, By, Phone, is, ok, refused};
+use crate::fixture::{Api, By, Phone, is, refused};
 
 /// Five at once, and the next one after a minute.
 const FIVE: &str =
