@@ -80,6 +80,11 @@ impl Keys {
         format!("{}:device:{device}", self.prefix)
     }
 
+    /// String: how far the webhook was told, as `<epoch> <commit>`.
+    pub fn webhook(&self) -> String {
+        format!("{}:webhook", self.prefix)
+    }
+
     /// Channel: says that something may have changed; whoever misses it finds out by looking.
     pub fn wake(&self) -> String {
         format!("{}:wake", self.prefix)
@@ -127,6 +132,7 @@ mod tests {
             keys.held_cursors(),
             keys.arriving(&epoch, &"d".parse().unwrap()),
             keys.device_auth(&"d".parse().unwrap()),
+            keys.webhook(),
             keys.wake(),
             keys.presence(),
             keys.present(),

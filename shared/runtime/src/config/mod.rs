@@ -17,6 +17,8 @@ mod sse;
 mod sync;
 mod tenants;
 mod wal;
+mod webhook;
+mod webhook_url;
 
 use std::path::Path;
 
@@ -37,6 +39,8 @@ pub use sse::SseConfig;
 pub use sync::{MAX_BATCH_SIZE, SyncConfig};
 pub use tenants::TenantConfig;
 pub use wal::WalConfig;
+pub use webhook::WebhookConfig;
+pub use webhook_url::{InvalidWebhookUrl, WebhookUrl};
 
 use error::Problems;
 
@@ -58,6 +62,8 @@ pub struct Config {
     pub auth: AuthConfig,
     #[serde(default)]
     pub rate_limit: RateLimitConfig,
+    #[serde(default)]
+    pub webhook: WebhookConfig,
     #[serde(default)]
     pub log: LogConfig,
 }
@@ -89,6 +95,7 @@ impl Config {
         config.sync.check(config.tenants.len(), &mut problems);
         config.auth.check(config.tenants.len(), &mut problems);
         config.rate_limit.check(&mut problems);
+        config.webhook.check(&mut problems);
         config.log.check(&mut problems);
         problems.into_result()?;
         Ok(config)
@@ -180,6 +187,7 @@ mod tests {
             "sync.wal",
             "auth",
             "rate_limit",
+            "webhook",
             "log",
             "tenants[0]",
         ] {
