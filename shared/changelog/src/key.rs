@@ -1,6 +1,6 @@
 //! The names of a tenant's keys in Redis, made in this one place.
 
-use posduif_model::{Bucket, DeviceId, Epoch, Lsn, TenantId};
+use posduif_model::{Bucket, DeviceId, Epoch, Lsn, TenantId, UserId};
 
 /// Builds the keys of one tenant.
 #[derive(Clone, Debug)]
@@ -85,6 +85,11 @@ impl Keys {
         format!("{}:webhook", self.prefix)
     }
 
+    /// Hash: what the API must know of a user's account without PostgreSQL.
+    pub fn account(&self, user: UserId) -> String {
+        format!("{}:user:{user}", self.prefix)
+    }
+
     /// Channel: says that something may have changed; whoever misses it finds out by looking.
     pub fn wake(&self) -> String {
         format!("{}:wake", self.prefix)
@@ -133,6 +138,7 @@ mod tests {
             keys.arriving(&epoch, &"d".parse().unwrap()),
             keys.device_auth(&"d".parse().unwrap()),
             keys.webhook(),
+            keys.account("00000000-0000-0000-0000-000000000001".parse().unwrap()),
             keys.wake(),
             keys.presence(),
             keys.present(),

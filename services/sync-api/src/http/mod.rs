@@ -10,6 +10,7 @@ pub(crate) mod request;
 mod written;
 
 mod devices;
+mod disabling;
 mod enrollment;
 mod health;
 mod instructions;

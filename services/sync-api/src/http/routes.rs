@@ -2,7 +2,9 @@
 
 use actix_web::web::{ServiceConfig, delete, get, post, put, resource, to};
 
-use super::{devices, enrollment, error::ApiError, health, instructions, login, messages, sse, sync, users};
+use super::{
+    devices, disabling, enrollment, error::ApiError, health, instructions, login, messages, sse, sync, users,
+};
 
 pub fn configure(service: &mut ServiceConfig) {
     service
@@ -18,6 +20,8 @@ pub fn configure(service: &mut ServiceConfig) {
         .service(resource("/api/sync/outgoing").route(post().to(sync::outgoing)))
         .service(resource("/api/users").route(get().to(users::list)))
         .service(resource("/api/users/{id}").route(get().to(users::get)))
+        .service(resource("/api/users/{id}/disable").route(post().to(disabling::disable)))
+        .service(resource("/api/users/{id}/enable").route(post().to(disabling::enable)))
         .service(resource("/api/messages").route(get().to(messages::list)).route(post().to(messages::send)))
         .service(resource("/api/messages/unread-count").route(get().to(messages::unread_count)))
         .service(resource("/api/messages/{id}").route(get().to(messages::get)))

@@ -8,6 +8,7 @@ use actix_web::{
     web::{Data, Path, Query},
 };
 use chrono::{DateTime, Utc};
+use posduif_accounts::token::Token;
 use posduif_changelog::LogError;
 use posduif_model::{
     DeviceId, UserId,
@@ -18,13 +19,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    auth::{self, Device, WebUser},
+    auth::{self, Device, LogIn, WebUser},
     error::ApiError,
 };
 use crate::{
     app::App,
     code::Code,
-    credential::token::Token,
+    credential::jwt::Subject,
     live::{
         Caller, Hub, OpenError, Payload, Wish, connection::Audience, join::Resumption, stream::LiveStream,
         stream::browser,
@@ -48,10 +49,11 @@ pub struct Admission {
     ticket: Option<String>,
 }
 
-/// Whom a ticket lets in.
+/// Whom a ticket lets in: a log-in, as long as it is good.
 #[derive(Serialize, Deserialize)]
 struct Bearer {
     user: UserId,
+    log_ins: i32,
     expires_at: DateTime<Utc>,
 }
 
@@ -97,26 +99,28 @@ pub async fn web(
     admission: Query<Admission>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let (web, expires_at) = match &admission.ticket {
+    let log_in = match &admission.ticket {
         Some(ticket) => redeem(&app, ticket).await?,
-        None => auth::web_user_until(&app, request.headers())?,
+        None => auth::log_in(&app, request.headers()).await?,
     };
-    let WebUser { tenant, user } = web;
+    let LogIn { web: WebUser { tenant, user, .. }, subject, expires_at } = log_in;
     if *id != user.to_string() {
         return Err(ApiError::not_found());
     }
     let browser: DeviceId = browser().ok_or_else(ApiError::misassembled)?;
     let given = last_event_id(&request);
     let from = resumed(given, |text| app.cursors.open(text, &tenant.id, &browser, user));
-    let caller = Caller { tenant, user, audience: Audience::Web { expires_at } };
+    let caller = Caller { tenant, user, audience: Audience::Web { subject, expires_at } };
     open(&hub, caller, Wish { from, payload: Payload::Hints }).await
 }
 
 /// A browser's EventSource sends no headers: a ticket in the address lets it in instead, once.
 pub async fn ticket(app: Data<App>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let (WebUser { tenant, user }, expires_at) = auth::web_user_until(&app, request.headers())?;
+    let LogIn { web: WebUser { tenant, .. }, subject, expires_at } =
+        auth::log_in(&app, request.headers()).await?;
     let ticket = Token::generate(&tenant.id);
-    let bearer = serde_json::to_string(&Bearer { user, expires_at }).map_err(ApiError::unwritable)?;
+    let bearer = Bearer { user: subject.user, log_ins: subject.log_ins, expires_at };
+    let bearer = serde_json::to_string(&bearer).map_err(ApiError::unwritable)?;
     tenant.tickets.put(&ticket.hash(), &bearer, TICKET_LIFETIME).await?;
     Ok(HttpResponse::Created().insert_header((CACHE_CONTROL, "no-store")).json(json!({
         "ticket": ticket.expose(),
@@ -124,15 +128,16 @@ pub async fn ticket(app: Data<App>, request: HttpRequest) -> Result<HttpResponse
     })))
 }
 
-async fn redeem(app: &App, ticket: &str) -> Result<(WebUser, DateTime<Utc>), ApiError> {
+async fn redeem(app: &App, ticket: &str) -> Result<LogIn, ApiError> {
     let refused =
         || ApiError::new(Code::Unauthorized, "the ticket is unknown, used or expired; ask for another");
     let ticket = Token::parse(ticket).map_err(|_| refused())?;
     let tenant = app.tenant(ticket.tenant()).ok_or_else(refused)?.clone();
     let bearer = tenant.tickets.take(&ticket.hash()).await?.ok_or_else(refused)?;
-    let Bearer { user, expires_at } =
+    let Bearer { user, log_ins, expires_at } =
         serde_json::from_str(&bearer).map_err(|_| LogError::Corrupt("a ticket".to_owned()))?;
-    Ok((WebUser { tenant, user }, expires_at))
+    let subject = Subject { tenant: tenant.id.clone(), user, log_ins };
+    Ok(LogIn { web: auth::still_good(app, &subject).await?, subject, expires_at })
 }
 
 fn last_event_id(request: &HttpRequest) -> Option<String> {
