@@ -1,6 +1,7 @@
 //! Requests in, answers of the contract out.
 
 mod error;
+mod error_body;
 
 mod auth;
 pub(crate) mod extract;
@@ -10,6 +11,7 @@ pub(crate) mod request;
 mod written;
 
 mod devices;
+pub(crate) mod docs;
 mod enrollment;
 mod health;
 mod instructions;
@@ -19,4 +21,6 @@ mod sse;
 mod sync;
 mod users;
 
+pub mod document;
+mod route;
 pub(crate) mod routes;

@@ -6,6 +6,7 @@ use posduif_changelog::device_auth::DeviceAuth;
 use posduif_model::{DeviceId, UserId};
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::StoreError;
@@ -43,11 +44,18 @@ pub async fn credentials(
 }
 
 /// A device as the web user who let it in sees it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Device, example = json!({
+    "id": "phone-1", "user_id": "2a33d4a6-4c1f-44f5-ba4d-3f1a370c7a38", "username": "Joe",
+    "device_info": {"model": "Fairphone 5"}, "created_at": "2026-11-23T10:43:05.126804Z",
+    "last_seen": "2026-11-23T10:43:58.417523Z", "revoked_at": null,
+}))]
 pub struct Listed {
     id: String,
+    #[schema(value_type = Uuid)]
     user_id: UserId,
     username: String,
+    /// What the device said of itself when it was enrolled.
     device_info: Value,
     created_at: DateTime<Utc>,
     last_seen: Option<DateTime<Utc>>,

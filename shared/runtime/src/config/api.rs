@@ -19,6 +19,8 @@ pub struct ApiConfig {
     /// Only these peers are believed when they say whom they forward for.
     #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether the API's description is served, and a page that shows it.
+    pub docs: bool,
     /// Limit of a request body as it arrives.
     pub max_body_bytes: usize,
     /// Limit of a request body after decompression.
@@ -45,6 +47,7 @@ impl Default for ApiConfig {
             bind: SocketAddr::from(([0, 0, 0, 0], 8080)),
             public_url: PublicUrl::default(),
             trusted_proxies: Vec::new(),
+            docs: true,
             max_body_bytes: 1 << 20,
             max_decoded_body_bytes: 8 << 20,
             shutdown_deadline: Duration::from_secs(30),
