@@ -87,6 +87,12 @@ impl App {
     pub fn new(config: &Config, clock: Clock) -> Result<Self, StartError> {
         let secret = config.auth.jwt_secret()?;
         let secret = secret.expose_secret().as_bytes();
+        let mut jwt = Jwt::new(secret, config.auth.jwt_expiration);
+        let mut cursors = CursorKey::derive(secret)?;
+        for accepted in config.auth.jwt_accepted_secrets()? {
+            jwt = jwt.accepting(accepted.expose_secret().as_bytes());
+            cursors = cursors.accepting(accepted.expose_secret().as_bytes())?;
+        }
         let rules = config.sync.rules()?;
         declaration::check(&rules)?;
         let redis = &config.redis;
@@ -108,8 +114,8 @@ impl App {
         Ok(App {
             tenants,
             rules,
-            jwt: Jwt::new(secret, config.auth.jwt_expiration),
-            cursors: CursorKey::derive(secret)?,
+            jwt,
+            cursors,
             passwords: Passwords::new(cores)?,
             admission: Admission::new(config.api.snapshot_connections),
             clock,

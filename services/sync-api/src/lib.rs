@@ -7,7 +7,6 @@ pub mod metrics;
 pub mod content;
 pub mod credential;
 pub mod declaration;
-pub mod username;
 
 pub mod store;
 
@@ -17,8 +16,9 @@ pub mod turns;
 
 pub mod app;
 
+pub mod account_change;
 pub mod enrollment;
-pub mod revocation;
+pub mod standing;
 pub mod sync;
 
 pub mod live;

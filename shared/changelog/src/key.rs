@@ -1,6 +1,6 @@
 //! The names of a tenant's keys in Redis, made in this one place.
 
-use posduif_model::{Bucket, DeviceId, Epoch, Lsn, TenantId};
+use posduif_model::{Bucket, DeviceId, Epoch, Lsn, TenantId, UserId};
 
 /// Builds the keys of one tenant.
 #[derive(Clone, Debug)]
@@ -80,6 +80,11 @@ impl Keys {
         format!("{}:device:{device}", self.prefix)
     }
 
+    /// Hash: what the API must know of a user's account without PostgreSQL.
+    pub fn account(&self, user: UserId) -> String {
+        format!("{}:user:{user}", self.prefix)
+    }
+
     /// Channel: says that something may have changed; whoever misses it finds out by looking.
     pub fn wake(&self) -> String {
         format!("{}:wake", self.prefix)
@@ -127,6 +132,7 @@ mod tests {
             keys.held_cursors(),
             keys.arriving(&epoch, &"d".parse().unwrap()),
             keys.device_auth(&"d".parse().unwrap()),
+            keys.account("00000000-0000-0000-0000-000000000001".parse().unwrap()),
             keys.wake(),
             keys.presence(),
             keys.present(),

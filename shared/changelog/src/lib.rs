@@ -3,6 +3,7 @@
 //! A tenant's keys all carry the hash tag `{tenant}`, so Redis Cluster keeps them on one shard: scripts change
 //! them together, and what a fail-over loses is always a tail of what was written.
 
+pub mod account_auth;
 mod arriving;
 pub mod batch;
 pub mod commits;
@@ -21,6 +22,7 @@ pub mod position;
 pub mod presence;
 pub mod reader;
 pub mod record;
+pub mod remembered;
 mod script;
 pub mod state;
 pub mod survey;

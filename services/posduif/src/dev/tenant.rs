@@ -40,8 +40,16 @@ pub async fn prepare(server: &Postgres, settings: &Settings, config: &Path) -> a
         .for_each(|warning| println!("Warning: {warning}"));
     let (mut client, driver) = postgres::connect(tenant, "posduif-dev").await?;
     let driver = tokio::spawn(driver);
+    let caches = user::caches(&config.redis, &tenant.id)?;
     for web_user in &settings.web_users {
-        user::ensure(&mut client, &web_user.username, UserKind::Web, Some(web_user.password.clone())).await?;
+        user::ensure(
+            &mut client,
+            &caches,
+            &web_user.username,
+            UserKind::Web,
+            Some(web_user.password.clone()),
+        )
+        .await?;
     }
     drop(client);
     driver.await.context("closing the connection")??;

@@ -2,14 +2,8 @@
 
 use std::sync::Arc;
 
-use argon2::{
-    Argon2,
-    password_hash::{self, PasswordHasher, PasswordVerifier, phc::PasswordHash},
-};
+use posduif_accounts::password::{HashError, hash, is_match};
 use tokio::sync::Semaphore;
-
-/// Passwords longer than this many bytes are refused unread.
-pub const LONGEST: usize = 1024;
 
 /// Checks passwords on the blocking threads, a few at a time: each takes some 20 MiB and as many milliseconds.
 #[derive(Clone, Debug)]
@@ -22,8 +16,8 @@ pub struct Passwords {
 /// The check could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
-    #[error("a password could not be hashed: {0}")]
-    Hash(#[from] password_hash::Error),
+    #[error(transparent)]
+    Hash(#[from] HashError),
     #[error("a password check ended without a result")]
     Interrupted,
 }
@@ -45,21 +39,6 @@ impl Passwords {
     }
 }
 
-/// Hashes with Argon2id and the crate's recommended cost, into the PHC string format.
-pub fn hash(password: &str) -> Result<String, PasswordError> {
-    let hashed: PasswordHash = Argon2::default().hash_password(password.as_bytes())?;
-    Ok(hashed.to_string())
-}
-
-fn is_match(password: &str, stored: &str) -> Result<bool, PasswordError> {
-    let stored = PasswordHash::new(stored).map_err(password_hash::Error::from)?;
-    match Argon2::default().verify_password(password.as_bytes(), &stored) {
-        Ok(()) => Ok(true),
-        Err(password_hash::Error::PasswordInvalid) => Ok(false),
-        Err(other) => Err(other.into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,7 +47,6 @@ mod tests {
     async fn only_the_right_password_of_an_existing_user_fits() {
         let passwords = Passwords::new(2).unwrap();
         let stored = hash("correct horse").unwrap();
-        assert!(stored.starts_with("$argon2id$"));
         assert!(passwords.verify("correct horse".into(), Some(stored.clone())).await.unwrap());
         assert!(!passwords.verify("wrong horse".into(), Some(stored)).await.unwrap());
         assert!(!passwords.verify("no user has this password".into(), None).await.unwrap());

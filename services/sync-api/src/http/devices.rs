@@ -1,18 +1,19 @@
-//! `/api/devices`: the devices that a web user let in, and the end of one.
+//! `/api/devices`: the devices that a web user let in, or an operator sees, and the end of one.
 
 use actix_web::{
     HttpResponse,
     web::{Path, Query},
+};
+use posduif_accounts::{
+    device::{self, Listed},
+    revocation,
 };
 use posduif_model::DeviceId;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{auth::WebUser, error::ApiError};
-use crate::{
-    revocation::{self, RevocationError},
-    store::devices::{self, Listed},
-};
+use crate::{account_change::change, store::StoreError};
 
 const MOST: i64 = 1_000;
 
@@ -39,7 +40,7 @@ struct Devices {
 
 /// List the devices that you let in
 ///
-/// Those that were enrolled with a token of the caller, the newest first.
+/// Those that were enrolled with a token of the caller, the newest first; an operator sees all of the tenant.
 #[utoipa::path(
     get,
     path = "/api/devices",
@@ -51,9 +52,11 @@ struct Devices {
 )]
 pub async fn list(web: WebUser, query: Query<Listing>) -> Result<HttpResponse, ApiError> {
     let (limit, offset) = (query.limit.unwrap_or(MOST).clamp(1, MOST), query.offset.unwrap_or(0).max(0));
-    let listed =
-        web.tenant.database.run(async |client| devices::list(client, web.user, limit, offset).await).await?;
-    let (devices, total) = listed;
+    let listed = web.tenant.database.run(async |client| {
+        let client: &tokio_postgres::Client = client;
+        Ok::<_, StoreError>(device::list(client, web.scope(), None, limit, offset).await?)
+    });
+    let (devices, total) = listed.await?;
     Ok(HttpResponse::Ok().json(Devices { devices, total, limit, offset }))
 }
 
@@ -73,17 +76,10 @@ pub async fn list(web: WebUser, query: Query<Listing>) -> Result<HttpResponse, A
 pub async fn revoke(web: WebUser, id: Path<String>) -> Result<HttpResponse, ApiError> {
     // What cannot be the id of a device is the id of none.
     let device: DeviceId = id.parse().map_err(|_| ApiError::not_found())?;
-    revocation::revoke(&web.tenant, web.user, &device).await?;
+    change(&web.tenant, async |client, caches| {
+        revocation::revoke(client, caches, web.scope(), &device).await
+    })
+    .await?;
     tracing::info!(tenant = %web.tenant.id, %device, by = %web.user, "device revoked");
     Ok(HttpResponse::NoContent().finish())
-}
-
-impl From<RevocationError> for ApiError {
-    fn from(error: RevocationError) -> Self {
-        match error {
-            RevocationError::Unknown => ApiError::not_found(),
-            RevocationError::Store(error) => error.into(),
-            RevocationError::Log(error) => error.into(),
-        }
-    }
 }

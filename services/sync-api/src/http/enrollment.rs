@@ -6,6 +6,7 @@ use actix_web::{
     web::{Bytes, Data, Json, Path},
 };
 use chrono::{DateTime, Utc};
+use posduif_accounts::{invitation, token::Token, username};
 use posduif_model::{DeviceId, TenantId, UserId};
 use qrcode::{QrCode, render::svg};
 use serde::{Deserialize, Serialize};
@@ -15,14 +16,13 @@ use utoipa::ToSchema;
 use super::{auth::WebUser, error::ApiError};
 use crate::{
     app::App,
-    credential::token::Token,
     enrollment::{self, Candidate, EnrollmentError},
     store::{
+        StoreError,
         enrollment_tokens::{self, EnrollmentToken},
         users,
     },
     tenant::Tenant,
-    username,
 };
 
 /// Whom a device may be enrolled for.
@@ -157,9 +157,11 @@ pub async fn create(app: Data<App>, web: WebUser, body: Bytes) -> Result<HttpRes
         }
     };
     let token = Token::generate(&web.tenant.id);
-    let (text, tenant, lifetime) = (token.expose(), &web.tenant.id, app.auth.enrollment_ttl);
-    let created = database
-        .run(async |client| enrollment_tokens::create(client, text, tenant, web.user, bound, lifetime).await);
+    let (tenant, lifetime) = (&web.tenant.id, app.auth.enrollment_ttl);
+    let created = database.run(async |client| {
+        let client: &tokio_postgres::Client = client;
+        Ok::<_, StoreError>(invitation::create(client, &token, tenant, web.user, bound, lifetime).await?)
+    });
     let expires_at = created.await?;
     Ok(HttpResponse::Created().insert_header((CACHE_CONTROL, "no-store")).json(Invited {
         token: token.expose().to_owned(),
@@ -255,7 +257,7 @@ pub async fn complete(app: Data<App>, completion: Json<Completion>) -> Result<Ht
 }
 
 fn url_of(app: &App, token: &Token) -> String {
-    app.api.public_url.join(&format!("/api/enrollment/{}", token.expose()))
+    app.api.public_url.join(&invitation::path(token))
 }
 
 /// A token that can still be used, of one creator where that is asked for.
@@ -268,7 +270,7 @@ async fn usable(
         tenant.database.run(async |client| enrollment_tokens::find(client, token.expose()).await).await?;
     let found = found.filter(|found| creator.is_none_or(|creator| creator == found.created_by));
     let found = found.ok_or_else(ApiError::not_found)?;
-    match found.is_expired || found.used_at.is_some() {
+    match found.is_expired || found.is_void || found.used_at.is_some() {
         true => Err(EnrollmentError::InvalidToken.into()),
         false => Ok(found),
     }

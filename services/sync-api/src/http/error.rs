@@ -10,10 +10,12 @@ use actix_web::{
         header::{ALLOW, RETRY_AFTER},
     },
 };
+use posduif_accounts::username::InvalidUsername;
 use posduif_changelog::LogError;
 
 use super::{error_body::ErrorBody, request::RequestId};
 use crate::{
+    account_change::ChangeError,
     code::Code,
     content::InvalidContent,
     credential::{jwt::InvalidJwt, password::PasswordError},
@@ -21,7 +23,6 @@ use crate::{
     enrollment::EnrollmentError,
     store::StoreError,
     sync::{SyncError, outgoing::UploadError, upload::InvalidUploadId},
-    username::InvalidUsername,
 };
 
 /// Seconds after which a caller tries again when a dependency is away.
@@ -241,6 +242,16 @@ impl From<Unusable> for ApiError {
             "a table is not as its declaration needs it; the server's log tells more",
         )
         .caused(error)
+    }
+}
+
+impl From<ChangeError> for ApiError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Unknown => ApiError::not_found(),
+            ChangeError::Store(error) => error.into(),
+            ChangeError::Log(error) => error.into(),
+        }
     }
 }
 

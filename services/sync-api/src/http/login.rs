@@ -4,6 +4,7 @@ use actix_web::{
     HttpResponse,
     web::{Data, Json},
 };
+use posduif_accounts::password;
 use posduif_model::TenantId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,7 +14,7 @@ use super::{error::ApiError, users};
 use crate::{
     app::App,
     code::Code,
-    credential::{jwt::Subject, password},
+    credential::jwt::Subject,
     store::{credentials, users::User},
 };
 
@@ -74,12 +75,12 @@ pub async fn login(app: Data<App>, login: Json<Login>) -> Result<HttpResponse, A
         }
         _ => None,
     };
-    let (user, stored) = found.unzip();
+    let stored = found.as_ref().map(|(_, hash, _)| hash.clone());
     let is_right = app.passwords.verify(password, stored).await?;
-    let (Some(tenant), Some(user), true) = (tenant, user, is_right) else {
+    let (Some(tenant), Some((user, _, log_ins)), true) = (tenant, found, is_right) else {
         return Err(ApiError::new(Code::Unauthorized, "username or password is wrong"));
     };
-    let subject = Subject { tenant: tenant.id.clone(), user };
+    let subject = Subject { tenant: tenant.id.clone(), user, log_ins };
     let token = app.jwt.issue(&subject, app.clock.now())?;
     let user = users::find(&app, tenant, user).await?;
     Ok(HttpResponse::Ok().json(LoggedIn { token, user, expires_in: app.jwt.lifetime_seconds() }))

@@ -11,6 +11,7 @@ pub(crate) mod request;
 mod written;
 
 mod devices;
+mod disabling;
 pub(crate) mod docs;
 mod enrollment;
 mod health;

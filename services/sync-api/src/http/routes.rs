@@ -3,7 +3,7 @@
 use actix_web::web::{ServiceConfig, to};
 
 use super::{
-    devices, docs, enrollment,
+    devices, disabling, docs, enrollment,
     error::ApiError,
     health, instructions, login, messages,
     route::{Resources, Table},
@@ -35,6 +35,15 @@ pub fn declare(table: &mut impl Table) {
 
     table.route::<users::__path_list, _, _>(users::list, &[]);
     table.route::<users::__path_get, _, _>(users::get, &[NotFound]);
+
+    table.route::<disabling::__path_disable, _, _>(
+        disabling::disable,
+        &[Forbidden, NotFound, Conflict, RedisError],
+    );
+    table.route::<disabling::__path_enable, _, _>(
+        disabling::enable,
+        &[Forbidden, NotFound, Conflict, RedisError],
+    );
 
     table.route::<messages::__path_list, _, _>(messages::list, &[]);
     table.route::<messages::__path_send, _, _>(messages::send, &[EmptyMessage, InvalidRecipient, Conflict]);

@@ -8,6 +8,7 @@ use actix_web::{
     web::{Data, Path, Query},
 };
 use chrono::{DateTime, Utc};
+use posduif_accounts::token::Token;
 use posduif_changelog::LogError;
 use posduif_model::{
     DeviceId, UserId,
@@ -21,13 +22,13 @@ use utoipa::{
 };
 
 use super::{
-    auth::{self, Device, WebUser},
+    auth::{self, Device, LogIn, WebUser},
     error::ApiError,
 };
 use crate::{
     app::App,
     code::Code,
-    credential::token::Token,
+    credential::jwt::Subject,
     live::{
         Caller, Hub, OpenError, Payload, Wish, connection::Audience, join::Resumption, stream::LiveStream,
         stream::browser,
@@ -78,10 +79,11 @@ struct Ticket {
     expires_in: u64,
 }
 
-/// Whom a ticket lets in.
+/// Whom a ticket lets in: a log-in, as long as it is good.
 #[derive(Serialize, Deserialize)]
 struct Bearer {
     user: UserId,
+    log_ins: i32,
     expires_at: DateTime<Utc>,
 }
 
@@ -171,18 +173,18 @@ pub async fn web(
     admission: Query<Admission>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let (web, expires_at) = match &admission.ticket {
+    let log_in = match &admission.ticket {
         Some(ticket) => redeem(&app, ticket).await?,
-        None => auth::web_user_until(&app, request.headers())?,
+        None => auth::log_in(&app, request.headers()).await?,
     };
-    let WebUser { tenant, user } = web;
+    let LogIn { web: WebUser { tenant, user, .. }, subject, expires_at } = log_in;
     if *id != user.to_string() {
         return Err(ApiError::not_found());
     }
     let browser: DeviceId = browser().ok_or_else(ApiError::misassembled)?;
     let given = last_event_id(&request);
     let from = resumed(given, |text| app.cursors.open(text, &tenant.id, &browser, user));
-    let caller = Caller { tenant, user, audience: Audience::Web { expires_at } };
+    let caller = Caller { tenant, user, audience: Audience::Web { subject, expires_at } };
     open(&hub, caller, Wish { from, payload: Payload::Hints }).await
 }
 
@@ -198,24 +200,27 @@ pub async fn web(
     responses((status = 201, description = "The ticket.", body = Ticket)),
 )]
 pub async fn ticket(app: Data<App>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let (WebUser { tenant, user }, expires_at) = auth::web_user_until(&app, request.headers())?;
+    let LogIn { web: WebUser { tenant, .. }, subject, expires_at } =
+        auth::log_in(&app, request.headers()).await?;
     let ticket = Token::generate(&tenant.id);
-    let bearer = serde_json::to_string(&Bearer { user, expires_at }).map_err(ApiError::unwritable)?;
+    let bearer = Bearer { user: subject.user, log_ins: subject.log_ins, expires_at };
+    let bearer = serde_json::to_string(&bearer).map_err(ApiError::unwritable)?;
     tenant.tickets.put(&ticket.hash(), &bearer, TICKET_LIFETIME).await?;
     Ok(HttpResponse::Created()
         .insert_header((CACHE_CONTROL, "no-store"))
         .json(Ticket { ticket: ticket.expose().to_owned(), expires_in: TICKET_LIFETIME.as_secs() }))
 }
 
-async fn redeem(app: &App, ticket: &str) -> Result<(WebUser, DateTime<Utc>), ApiError> {
+async fn redeem(app: &App, ticket: &str) -> Result<LogIn, ApiError> {
     let refused =
         || ApiError::new(Code::Unauthorized, "the ticket is unknown, used or expired; ask for another");
     let ticket = Token::parse(ticket).map_err(|_| refused())?;
     let tenant = app.tenant(ticket.tenant()).ok_or_else(refused)?.clone();
     let bearer = tenant.tickets.take(&ticket.hash()).await?.ok_or_else(refused)?;
-    let Bearer { user, expires_at } =
+    let Bearer { user, log_ins, expires_at } =
         serde_json::from_str(&bearer).map_err(|_| LogError::Corrupt("a ticket".to_owned()))?;
-    Ok((WebUser { tenant, user }, expires_at))
+    let subject = Subject { tenant: tenant.id.clone(), user, log_ins };
+    Ok(LogIn { web: auth::still_good(app, &subject).await?, subject, expires_at })
 }
 
 fn last_event_id(request: &HttpRequest) -> Option<String> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use posduif_accounts::username;
 use posduif_model::{
     TableName, UserId,
     rule::{RuleSet, WriteDeclaration},
@@ -15,7 +16,7 @@ use super::{
     message, moment,
     upload::{Action, Refusal},
 };
-use crate::{code::Code, username};
+use crate::code::Code;
 
 /// A row to be written as the device's own user.
 #[derive(Clone, Debug, PartialEq, Eq)]

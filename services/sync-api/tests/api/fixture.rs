@@ -2,14 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use posduif_accounts::password;
 use posduif_changelog::{Batch, CommitRecord, LogState, LogWriter, Watermark, connect::connect};
 use posduif_migrations::migrate;
 use posduif_model::{Bucket, Change, DeviceId, Epoch, Lsn, Op, Position, TenantId, UserId};
 use posduif_provision::free_port;
 use posduif_runtime::{config::Config, metrics::Metrics};
-use posduif_sync_api::{
-    app::App, clock::Clock, credential::password, metrics::RequestMetrics, service, sightings,
-};
+use posduif_sync_api::{app::App, clock::Clock, metrics::RequestMetrics, service, sightings};
 use posduif_testkit::{Database, Process, Scratch, Servers, binaries, eventually};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};

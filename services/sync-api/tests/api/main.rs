@@ -1,6 +1,7 @@
 //! The API against a real PostgreSQL and a real Redis; the log is written as the ingester writes it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod accounts;
 mod admission;
 mod changes;
 mod compression;
