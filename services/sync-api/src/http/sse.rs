@@ -174,11 +174,11 @@ pub async fn web(
     admission: Query<Admission>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let found = match &admission.ticket {
-        Some(ticket) => settle(&request, redeem(&app, ticket).await, LogIn::pay),
-        None => auth::log_in(&request).await,
+    let log_in = match &admission.ticket {
+        Some(ticket) => redeem(&app, ticket, &request).await?,
+        None => auth::log_in(&request).await?,
     };
-    let LogIn { web: WebUser { tenant, user, .. }, subject, expires_at } = found?;
+    let LogIn { web: WebUser { tenant, user, .. }, subject, expires_at } = log_in;
     if *id != user.to_string() {
         return Err(ApiError::not_found());
     }
@@ -211,7 +211,14 @@ pub async fn ticket(request: HttpRequest) -> Result<HttpResponse, ApiError> {
         .json(Ticket { ticket: ticket.expose().to_owned(), expires_in: TICKET_LIFETIME.as_secs() }))
 }
 
-async fn redeem(app: &App, ticket: &str) -> Result<LogIn, ApiError> {
+async fn redeem(app: &App, ticket: &str, request: &HttpRequest) -> Result<LogIn, ApiError> {
+    let taken = settle(request, take(app, ticket).await, |toll, (subject, _)| toll.web_user(subject));
+    let (subject, expires_at) = taken?;
+    Ok(LogIn { web: auth::still_good(app, &subject).await?, subject, expires_at })
+}
+
+/// The log-in behind a ticket, which is gone then.
+async fn take(app: &App, ticket: &str) -> Result<(Subject, DateTime<Utc>), ApiError> {
     let refused =
         || ApiError::new(Code::Unauthorized, "the ticket is unknown, used or expired; ask for another");
     let ticket = Token::parse(ticket).map_err(|_| refused())?;
@@ -219,8 +226,7 @@ async fn redeem(app: &App, ticket: &str) -> Result<LogIn, ApiError> {
     let bearer = tenant.tickets.take(&ticket.hash()).await?.ok_or_else(refused)?;
     let Bearer { user, log_ins, expires_at } =
         serde_json::from_str(&bearer).map_err(|_| LogError::Corrupt("a ticket".to_owned()))?;
-    let subject = Subject { tenant: tenant.id.clone(), user, log_ins };
-    Ok(LogIn { web: auth::still_good(app, &subject).await?, subject, expires_at })
+    Ok((Subject { tenant: tenant.id.clone(), user, log_ins }, expires_at))
 }
 
 fn last_event_id(request: &HttpRequest) -> Option<String> {
