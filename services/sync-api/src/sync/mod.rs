@@ -19,6 +19,7 @@ pub mod change;
 pub mod input;
 mod message;
 mod moment;
+mod raw_items;
 pub mod upload;
 
 mod attempt;

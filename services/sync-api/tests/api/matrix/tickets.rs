@@ -53,7 +53,7 @@ async fn an_expired_ticket_opens_nothing() {
     let world = World::new().await;
     let ticket = world.ticket(&world.bob.jwt).await;
     let mut redis = world.one.redis_of(Servers::shared().await).await;
-    let hash = posduif_sync_api::credential::token::Token::parse(&ticket).unwrap().hash();
+    let hash = posduif_accounts::token::Token::parse(&ticket).unwrap().hash();
     let key = Keys::new(&world.one.tenant).ticket(&hash);
     let left: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut redis).await.unwrap();
     assert!((1..=30_000).contains(&left), "{left}");
