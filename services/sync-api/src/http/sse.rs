@@ -21,6 +21,7 @@ use serde_json::json;
 use super::{
     auth::{self, Device, LogIn, WebUser},
     error::ApiError,
+    rate::settle,
 };
 use crate::{
     app::App,
@@ -99,11 +100,11 @@ pub async fn web(
     admission: Query<Admission>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let log_in = match &admission.ticket {
-        Some(ticket) => redeem(&app, ticket).await?,
-        None => auth::log_in(&app, request.headers()).await?,
+    let found = match &admission.ticket {
+        Some(ticket) => settle(&request, redeem(&app, ticket).await, LogIn::pay),
+        None => auth::log_in(&request).await,
     };
-    let LogIn { web: WebUser { tenant, user, .. }, subject, expires_at } = log_in;
+    let LogIn { web: WebUser { tenant, user, .. }, subject, expires_at } = found?;
     if *id != user.to_string() {
         return Err(ApiError::not_found());
     }
@@ -115,9 +116,8 @@ pub async fn web(
 }
 
 /// A browser's EventSource sends no headers: a ticket in the address lets it in instead, once.
-pub async fn ticket(app: Data<App>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let LogIn { web: WebUser { tenant, .. }, subject, expires_at } =
-        auth::log_in(&app, request.headers()).await?;
+pub async fn ticket(request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    let LogIn { web: WebUser { tenant, .. }, subject, expires_at } = auth::log_in(&request).await?;
     let ticket = Token::generate(&tenant.id);
     let bearer = Bearer { user: subject.user, log_ins: subject.log_ins, expires_at };
     let bearer = serde_json::to_string(&bearer).map_err(ApiError::unwritable)?;

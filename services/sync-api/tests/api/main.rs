@@ -30,6 +30,7 @@ mod oracle;
 mod outgoing;
 mod presence;
 mod pruning;
+mod rates;
 mod receipts;
 mod rights;
 mod snapshot;
