@@ -78,10 +78,13 @@ pub async fn login(app: Data<App>, login: Json<Login>) -> Result<HttpResponse, A
     let stored = found.as_ref().map(|(_, hash, _)| hash.clone());
     let is_right = app.passwords.verify(password, stored).await?;
     let (Some(tenant), Some((user, _, log_ins)), true) = (tenant, found, is_right) else {
+        // Neither the name that was tried, which may be a password in the wrong field, nor whether it exists.
+        tracing::info!(tenant = tenant.map(|tenant| tenant.id.as_str()), "log-in refused");
         return Err(ApiError::new(Code::Unauthorized, "username or password is wrong"));
     };
     let subject = Subject { tenant: tenant.id.clone(), user, log_ins };
     let token = app.jwt.issue(&subject, app.clock.now())?;
-    let user = users::find(&app, tenant, user).await?;
+    tracing::info!(tenant = %tenant.id, %user, "logged in");
+    let user = users::find(&app, tenant, false, user).await?;
     Ok(HttpResponse::Ok().json(LoggedIn { token, user, expires_in: app.jwt.lifetime_seconds() }))
 }
