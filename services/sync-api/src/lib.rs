@@ -24,6 +24,7 @@ pub mod sync;
 pub mod live;
 
 mod http;
+pub use http::document;
 
 pub mod pruning;
 mod readiness;

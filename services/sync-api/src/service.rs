@@ -15,6 +15,7 @@ use crate::{
     app::{App, StartError},
     clock::Clock,
     http::{
+        docs::Docs,
         extract, limits, peer,
         rate::{Rates, guard},
         request::{self, Requests},
@@ -88,6 +89,8 @@ pub async fn serve(
     let (app, requests, live) = (Data::from(app), Data::new(requests), Data::from(hub.clone()));
     // Three pings in vain; and other answers need their time, too.
     let silence = (3 * app.api.sse.ping_interval).max(SILENCE);
+    let with_docs = app.api.docs;
+    let docs = Data::new(Docs::new().map_err(io::Error::other)?);
     let factory = move || {
         let most_bytes = app.api.max_decoded_body_bytes;
         actix_web::App::new()
@@ -95,8 +98,9 @@ pub async fn serve(
             .app_data(requests.clone())
             .app_data(live.clone())
             .app_data(rates.clone())
+            .app_data(docs.clone())
             .configure(|service| extract::configure(service, most_bytes))
-            .configure(routes::configure)
+            .configure(|service| routes::configure(service, with_docs))
             .wrap(from_fn(limits::arriving))
             .wrap(from_fn(limits::leaving))
             .wrap(Compress::default())

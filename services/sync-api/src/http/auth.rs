@@ -17,7 +17,7 @@ use posduif_runtime::config;
 
 use super::{
     error::ApiError,
-    rate::{Standing, settle},
+    rate::{Toll, settle},
 };
 use crate::{accounts, app::App, code::Code, credential::jwt::Subject, store::devices, tenant::Tenant};
 
@@ -56,15 +56,9 @@ pub struct Member {
     pub tenant: Arc<Tenant>,
 }
 
-impl LogIn {
-    pub(super) fn pay(standing: &Standing, log_in: &Self) -> Result<(), ApiError> {
-        standing.web_user(&log_in.web.tenant.id, log_in.web.user)
-    }
-}
-
 impl Device {
-    fn pay(standing: &Standing, device: &Self) -> Result<(), ApiError> {
-        standing.device(&device.tenant.id, &device.device, device.user)
+    fn pay(toll: &Toll, device: &Self) -> Result<(), ApiError> {
+        toll.device(&device.tenant.id, &device.device, device.user)
     }
 }
 
@@ -136,15 +130,13 @@ pub(super) struct LogIn {
     pub expires_at: DateTime<Utc>,
 }
 
-/// The log-in that a request presents, which pays for it.
+/// The log-in that a request presents.
 pub(super) async fn log_in(request: &HttpRequest) -> Result<LogIn, ApiError> {
-    let found = presented(app_of(request)?, request.headers()).await;
-    settle(request, found, LogIn::pay)
-}
-
-async fn presented(app: &App, headers: &HeaderMap) -> Result<LogIn, ApiError> {
+    let app = app_of(request)?;
     let missing = || ApiError::new(Code::Unauthorized, "log in and send Authorization: Bearer <token>");
-    let (subject, expires_at) = app.jwt.verify_until(bearer(headers).ok_or_else(missing)?)?;
+    let presented = bearer(request.headers()).ok_or_else(missing);
+    let verified = presented.and_then(|token| Ok(app.jwt.verify_until(token)?));
+    let (subject, expires_at) = settle(request, verified, |toll, (subject, _)| toll.web_user(subject))?;
     let web = still_good(app, &subject).await?;
     Ok(LogIn { web, subject, expires_at })
 }
@@ -187,7 +179,7 @@ async fn device(request: &HttpRequest) -> Result<Device, ApiError> {
     let tenant = tenant.ok_or_else(refused)?.clone();
     let is_proven = |auth: &DeviceAuth| token.as_ref().is_none_or(|token| token.matches(&auth.token_hash));
     // PostgreSQL is asked for nobody whose address has used up its limit with bad credentials.
-    let leave = || Standing::of(request).map_or(Ok(()), |standing| standing.stranger());
+    let leave = || Toll::of(request).map_or(Ok(()), |toll| toll.stranger());
     match credential(&tenant, &device, is_proven, leave).await? {
         Some(user) => Ok(Device { tenant, device, user }),
         None => Err(refused()),

@@ -5,11 +5,13 @@ use actix_web::{
     http::header::CACHE_CONTROL,
     web::{Bytes, Data, Json, Path},
 };
+use chrono::{DateTime, Utc};
 use posduif_accounts::{invitation, token::Token, username};
-use posduif_model::{DeviceId, UserId};
+use posduif_model::{DeviceId, TenantId, UserId};
 use qrcode::{QrCode, render::svg};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::{auth::WebUser, error::ApiError};
 use crate::{
@@ -23,10 +25,58 @@ use crate::{
     tenant::Tenant,
 };
 
-#[derive(Default, Deserialize)]
+/// Whom a device may be enrolled for.
+#[derive(Default, Deserialize, ToSchema)]
+#[schema(example = json!({"username": "Joe"}))]
 pub struct Invitation {
-    /// The mobile user whose new phone this is for.
+    /// The mobile user whose new phone this is for; left out, the phone's user will be a new one.
+    #[schema(min_length = 1, max_length = 200)]
     username: Option<String>,
+}
+
+/// A permission to enrol one device.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "token": "dGVuYW50XzE.QVgOg43SbI1zdxW8mNtrCwKpH7fQeUaZ2yLgVjXo0Rk",
+    "qr_code_data": {
+        "enrollment_url": "https://sync.example/api/enrollment/dGVuYW50XzE.QVgOg43SbI1zdxW8mNtrCwKpH7fQeUaZ2yLgVjXo0Rk",
+        "token": "dGVuYW50XzE.QVgOg43SbI1zdxW8mNtrCwKpH7fQeUaZ2yLgVjXo0Rk", "tenant_id": "tenant_1",
+    },
+    "expires_at": "2026-11-23T10:53:05.009837Z",
+}))]
+struct Invited {
+    token: String,
+    qr_code_data: QrCodeData,
+    expires_at: DateTime<Utc>,
+}
+
+/// What a phone needs to enrol.
+#[derive(Serialize, ToSchema)]
+struct QrCodeData {
+    /// What the QR code holds.
+    enrollment_url: String,
+    token: String,
+    #[schema(value_type = String)]
+    tenant_id: TenantId,
+}
+
+/// An enrolment token that can still be used.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "token": "dGVuYW50XzE.QVgOg43SbI1zdxW8mNtrCwKpH7fQeUaZ2yLgVjXo0Rk", "tenant_id": "tenant_1",
+    "created_by": "f8c1ebd0-0c52-487d-a2a8-8b90bb90b1af", "expires_at": "2026-11-23T10:53:05.009837Z",
+    "used_at": null, "valid": true,
+}))]
+struct Usable {
+    token: String,
+    #[schema(value_type = String)]
+    tenant_id: TenantId,
+    #[schema(value_type = Uuid)]
+    created_by: UserId,
+    expires_at: DateTime<Utc>,
+    used_at: Option<DateTime<Utc>>,
+    /// Always true: another token is an error.
+    valid: bool,
 }
 
 impl Invitation {
@@ -40,19 +90,61 @@ impl Invitation {
     }
 }
 
-#[derive(Deserialize)]
+/// A device that wants to be let in.
+#[derive(Deserialize, ToSchema)]
+#[schema(example = json!({
+    "token": "dGVuYW50XzE.QVgOg43SbI1zdxW8mNtrCwKpH7fQeUaZ2yLgVjXo0Rk", "device_id": "phone-1", "username": "Joe",
+    "device_info": {"model": "Fairphone 5"},
+}))]
 pub struct Completion {
     token: String,
+    /// The device chooses it once and keeps it.
+    #[schema(pattern = "^[A-Za-z0-9_.:-]{1,128}$")]
     device_id: String,
+    /// New among all users, or the name that the token is bound to. White space at its ends is taken off; it has no control
+    /// characters.
+    #[schema(min_length = 1, max_length = 200)]
     username: String,
+    /// Whatever the app wants to tell of the device.
     #[serde(default = "no_info")]
     device_info: Value,
+}
+
+/// An enrolled device.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "user_id": "2a33d4a6-4c1f-44f5-ba4d-3f1a370c7a38", "device_id": "phone-1", "tenant_id": "tenant_1",
+    "device_token": "dGVuYW50XzE.ISUMXt-XrW3oYc6bTz1PqLm8sVhJdKeG4uNfBa0RwQi",
+    "app_instructions_url": "https://sync.example/api/app-instructions",
+}))]
+struct Enrolled {
+    #[schema(value_type = Uuid)]
+    user_id: UserId,
+    #[schema(value_type = String)]
+    device_id: DeviceId,
+    #[schema(value_type = String)]
+    tenant_id: TenantId,
+    /// For `Authorization: Bearer <device_token>`, together with `X-Device-ID`. The server keeps a hash of it only.
+    device_token: String,
+    app_instructions_url: String,
 }
 
 fn no_info() -> Value {
     json!({})
 }
 
+/// Let a phone in
+///
+/// Makes a token that enrols one device within a few minutes (`auth.enrollment_ttl`). A body may be left out.
+#[utoipa::path(
+    post,
+    path = "/api/enrollment/create",
+    tag = "Enrolment",
+    operation_id = "create_enrollment",
+    security(("web" = [])),
+    request_body(content = Option<Invitation>, description = "May be left out."),
+    responses((status = 201, description = "The token.", body = Invited)),
+)]
 pub async fn create(app: Data<App>, web: WebUser, body: Bytes) -> Result<HttpResponse, ApiError> {
     let invitation = Invitation::read(&body)?;
     let database = &web.tenant.database;
@@ -71,31 +163,53 @@ pub async fn create(app: Data<App>, web: WebUser, body: Bytes) -> Result<HttpRes
         Ok::<_, StoreError>(invitation::create(client, &token, tenant, web.user, bound, lifetime).await?)
     });
     let expires_at = created.await?;
-    Ok(HttpResponse::Created().insert_header((CACHE_CONTROL, "no-store")).json(json!({
-        "token": token.expose(),
-        "qr_code_data": {
-            "enrollment_url": url_of(&app, &token),
-            "token": token.expose(),
-            "tenant_id": web.tenant.id,
+    Ok(HttpResponse::Created().insert_header((CACHE_CONTROL, "no-store")).json(Invited {
+        token: token.expose().to_owned(),
+        qr_code_data: QrCodeData {
+            enrollment_url: url_of(&app, &token),
+            token: token.expose().to_owned(),
+            tenant_id: web.tenant.id.clone(),
         },
-        "expires_at": expires_at,
-    })))
+        expires_at,
+    }))
 }
 
+/// Look an enrolment token up
+#[utoipa::path(
+    get,
+    path = "/api/enrollment/{token}",
+    tag = "Enrolment",
+    operation_id = "get_enrollment",
+    security(()),
+    params(("token" = String, Path, description = "The token.")),
+    responses((status = 200, description = "It can be used.", body = Usable)),
+)]
 pub async fn get(app: Data<App>, token: Path<String>) -> Result<HttpResponse, ApiError> {
     let token = Token::parse(&token).map_err(|_| ApiError::not_found())?;
     let tenant = app.tenant(token.tenant()).ok_or_else(ApiError::not_found)?;
     let found = usable(tenant, &token, None).await?;
-    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(json!({
-        "token": token.expose(),
-        "tenant_id": tenant.id,
-        "created_by": found.created_by,
-        "expires_at": found.expires_at,
-        "used_at": found.used_at,
-        "valid": true,
-    })))
+    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(Usable {
+        token: token.expose().to_owned(),
+        tenant_id: tenant.id.clone(),
+        created_by: found.created_by,
+        expires_at: found.expires_at,
+        used_at: found.used_at,
+        valid: true,
+    }))
 }
 
+/// Show an enrolment token as a QR code
+///
+/// For the web user who made it. The code holds `enrollment_url`.
+#[utoipa::path(
+    get,
+    path = "/api/enrollment/{token}/qr.svg",
+    tag = "Enrolment",
+    operation_id = "get_enrollment_qr_code",
+    security(("web" = [])),
+    params(("token" = String, Path, description = "The token.")),
+    responses((status = 200, description = "The image.", body = String, content_type = "image/svg+xml")),
+)]
 pub async fn qr_code(app: Data<App>, web: WebUser, token: Path<String>) -> Result<HttpResponse, ApiError> {
     let token = Token::parse(&token).map_err(|_| ApiError::not_found())?;
     if *token.tenant() != web.tenant.id {
@@ -110,6 +224,19 @@ pub async fn qr_code(app: Data<App>, web: WebUser, token: Path<String>) -> Resul
         .body(image))
 }
 
+/// Enrol this device
+///
+/// A token works once, also under concurrent calls. The device that used it may repeat the call until the token expires,
+/// because the answer may have been lost: it gets a new `device_token`, and the earlier one is refused from then on.
+#[utoipa::path(
+    post,
+    path = "/api/enrollment/complete",
+    tag = "Enrolment",
+    operation_id = "complete_enrollment",
+    security(()),
+    request_body = Completion,
+    responses((status = 200, description = "The device is enrolled.", body = Enrolled)),
+)]
 pub async fn complete(app: Data<App>, completion: Json<Completion>) -> Result<HttpResponse, ApiError> {
     let Completion { token, device_id, username, device_info } = completion.into_inner();
     let device: DeviceId =
@@ -120,13 +247,13 @@ pub async fn complete(app: Data<App>, completion: Json<Completion>) -> Result<Ht
     let candidate = Candidate { device, username, info: device_info };
     let enrolled = enrollment::complete(tenant, &token, &candidate).await?;
     tracing::info!(tenant = %tenant.id, device = %candidate.device, user = %enrolled.user, "device enrolled");
-    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(json!({
-        "user_id": enrolled.user,
-        "device_id": candidate.device,
-        "tenant_id": tenant.id,
-        "device_token": enrolled.device_token.expose(),
-        "app_instructions_url": app.api.public_url.join("/api/app-instructions"),
-    })))
+    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(Enrolled {
+        user_id: enrolled.user,
+        device_id: candidate.device,
+        tenant_id: tenant.id.clone(),
+        device_token: enrolled.device_token.expose().to_owned(),
+        app_instructions_url: app.api.public_url.join("/api/app-instructions"),
+    }))
 }
 
 fn url_of(app: &App, token: &Token) -> String {

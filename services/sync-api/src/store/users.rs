@@ -5,22 +5,43 @@ use deadpool_postgres::GenericClient;
 use posduif_model::{DeviceId, UserId};
 use serde::Serialize;
 use tokio_postgres::{Error, Row};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::StoreError;
 
-/// A user as others in the tenant may see it.
-#[derive(Clone, Debug, Serialize)]
+/// A user as others in the tenant may see it. The operator may leave out any member but `id`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "f8c1ebd0-0c52-487d-a2a8-8b90bb90b1af", "username": "Bob", "user_type": "web", "online_status": true,
+    "last_seen": "2026-11-23T10:43:58.417523Z", "enrolled_at": null, "last_message_sent": "Hello Joe",
+    "last_message_at": "2026-11-23T10:43:55.221749Z", "created_at": "2026-11-23T10:41:37.065493Z",
+    "updated_at": "2026-11-23T10:41:37.065493Z",
+}))]
 pub struct User {
+    #[schema(value_type = Uuid)]
     pub id: UserId,
+    #[schema(required = false)]
     pub username: String,
+    /// `web` or `mobile`.
+    #[schema(required = false)]
     pub user_type: String,
+    /// Whether the user has a live connection.
+    #[schema(required = false)]
     pub online_status: bool,
+    #[schema(required = false)]
     pub last_seen: Option<DateTime<Utc>>,
+    /// When its newest device was enrolled.
+    #[schema(required = false)]
     pub enrolled_at: Option<DateTime<Utc>>,
+    /// The content of the user's newest message, to whomever it went.
+    #[schema(required = false)]
     pub last_message_sent: Option<String>,
+    #[schema(required = false)]
     pub last_message_at: Option<DateTime<Utc>>,
+    #[schema(required = false)]
     pub created_at: DateTime<Utc>,
+    #[schema(required = false)]
     pub updated_at: DateTime<Utc>,
 }
 

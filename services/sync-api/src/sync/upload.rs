@@ -4,10 +4,12 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
     change::{self, RowWrite, Writer},
+    lenient::Lenient,
     message,
     raw_items::RawItems,
 };
@@ -22,18 +24,40 @@ pub use super::raw_items::MOST_ITEMS;
 const LONGEST_ID: usize = 64;
 
 /// An upload whose items are not looked at yet.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "upload_id": "7f0c2a9e-93b1-4d0a-8f55-0d4a6b1c2e3f",
+    "messages": [{
+        "id": "5b0b6a3e-0f6e-4d58-9d0e-3f1c2d9a7e01", "recipient_id": "f8c1ebd0-0c52-487d-a2a8-8b90bb90b1af",
+        "content": "Hello Bob", "created_at": "2026-11-23T10:44:00Z",
+    }],
+    "changes": [
+        {"table": "public.tasks", "op": "upsert", "key": {"id": 7}, "row": {"title": "Milk", "updated_at": "2026-11-23T09:00:00Z"}},
+        {"table": "public.tasks", "op": "delete", "key": {"id": 8}},
+    ],
+    "reads": ["2ee2416c-347d-4997-9ed5-a2ab9a7d84f4"],
+    "pending_outgoing_count": 0,
+}))]
 pub struct Upload<'a> {
+    /// Names the upload for 30 days: the device that repeats it gets the first answer, and nothing is done. The same id with
+    /// another body is a 409.
+    #[schema(pattern = "^[A-Za-z0-9._:-]{1,64}$")]
     upload_id: Option<String>,
     /// The writes that stay on the device.
     pub pending_outgoing_count: Option<u32>,
     #[serde(borrow)]
+    #[schema(value_type = Option<Vec<Lenient<message::Sent>>>)]
     messages: Option<RawItems<'a>>,
+    /// Rows of `public.users`: the device's own user, by `id`, with granted columns and `updated_at`.
     #[serde(borrow)]
+    #[schema(value_type = Option<Vec<serde_json::Value>>)]
     users: Option<RawItems<'a>>,
     #[serde(borrow)]
+    #[schema(value_type = Option<Vec<Lenient<change::Change<'a>>>>)]
     changes: Option<RawItems<'a>>,
+    /// Ids of received messages that were read.
     #[serde(borrow)]
+    #[schema(value_type = Option<Vec<serde_json::Value>>)]
     reads: Option<RawItems<'a>>,
 }
 

@@ -10,6 +10,7 @@ mod confirmation;
 mod conflicts;
 mod crowding;
 mod devices;
+mod document;
 mod enrollment;
 mod errors;
 mod fixture;

@@ -10,7 +10,7 @@ use actix_web::{
     web::Data,
 };
 
-use super::{address::Address, rates::Rates, standing::Standing};
+use super::{address::Address, rates::Rates, toll::Toll};
 
 /// Never limited: a balancer asks from one address, for everybody.
 const HEALTH: &str = "/health";
@@ -18,7 +18,7 @@ const HEALTH: &str = "/health";
 /// answer that nobody has paid for by then is paid by the address.
 const OPEN: [&str; 3] = ["/api/auth/login", "/api/enrollment/complete", "/api/enrollment/{token}"];
 
-/// The middleware; extractors find its [`Standing`] with the request.
+/// The middleware; extractors find its [`Toll`] with the request.
 pub async fn guard<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
@@ -29,22 +29,22 @@ pub async fn guard<B: MessageBody + 'static>(
         return Ok(next.call(request).await?.map_into_boxed_body());
     };
     let address = Address::of_caller(request.peer_addr(), request.headers(), &rates.trusted_proxies);
-    let standing = Rc::new(Standing::new(rates.into_inner(), address));
-    request.extensions_mut().insert(standing.clone());
+    let toll = Rc::new(Toll::new(rates.into_inner(), address));
+    request.extensions_mut().insert(toll.clone());
     let asked = match pattern.is_some_and(|pattern| OPEN.contains(&pattern.as_str())) {
-        true => standing.stranger(),
+        true => toll.stranger(),
         false => Ok(()),
     };
     let mut response = match asked {
         Ok(()) => next.call(request).await?.map_into_boxed_body(),
         Err(refused) => request.error_response(refused),
     };
-    if standing.told().is_none()
-        && let Err(refused) = standing.stranger()
+    if toll.told().is_none()
+        && let Err(refused) = toll.stranger()
     {
         response = response.error_response(refused).map_into_boxed_body();
     }
-    if let Some(level) = standing.told() {
+    if let Some(level) = toll.told() {
         level.write(response.headers_mut());
     }
     Ok(response)

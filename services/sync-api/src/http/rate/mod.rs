@@ -4,9 +4,9 @@ mod address;
 mod buckets;
 pub(super) mod level;
 pub(super) mod rates;
-pub(super) mod standing;
+pub(super) mod toll;
 
 pub(crate) mod guard;
 
 pub(crate) use rates::Rates;
-pub use standing::{Standing, settle};
+pub use toll::{Toll, settle};

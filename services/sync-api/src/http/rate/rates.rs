@@ -13,6 +13,7 @@ use super::{
     buckets::{Buckets, Overflow},
     level::{Exhausted, Level},
 };
+use crate::credential::jwt::Subject;
 
 /// What all devices of one user may ask together, as a multiple of what one may: a phone, a tablet and two more, each at full
 /// speed. Who enrols a hundred devices gets no more.
@@ -81,8 +82,10 @@ impl Rates {
         Ok(level.tighter(all))
     }
 
-    pub fn web_user(&self, tenant: &TenantId, user: UserId) -> Result<Level, Exhausted> {
-        self.counted(By::User, self.web_users.take((tenant, user)))
+    /// Log-ins that were ended use up nothing of those that go on.
+    pub fn web_user(&self, log_in: &Subject) -> Result<Level, Exhausted> {
+        let Subject { tenant, user, log_ins } = log_in;
+        self.counted(By::User, self.web_users.take((tenant, user, log_ins)))
     }
 
     pub fn stranger(&self, address: Address) -> Result<Level, Exhausted> {

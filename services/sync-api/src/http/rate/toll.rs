@@ -10,11 +10,11 @@ use super::{
     level::{Exhausted, Level},
     rates::Rates,
 };
-use crate::{code::Code, http::error::ApiError};
+use crate::{code::Code, credential::jwt::Subject, http::error::ApiError};
 
 /// Kept with the request while it is answered.
 #[derive(Debug)]
-pub struct Standing {
+pub struct Toll {
     pub rates: Arc<Rates>,
     pub address: Address,
     /// What the answer tells.
@@ -23,14 +23,14 @@ pub struct Standing {
     has_paid: Cell<bool>,
 }
 
-impl Standing {
+impl Toll {
     pub fn new(rates: Arc<Rates>, address: Address) -> Self {
-        Standing { rates, address, told: Cell::new(None), has_paid: Cell::new(false) }
+        Toll { rates, address, told: Cell::new(None), has_paid: Cell::new(false) }
     }
 
     /// That of a request, where there are limits.
-    pub fn of(request: &HttpRequest) -> Option<Rc<Standing>> {
-        request.extensions().get::<Rc<Standing>>().cloned()
+    pub fn of(request: &HttpRequest) -> Option<Rc<Toll>> {
+        request.extensions().get::<Rc<Toll>>().cloned()
     }
 
     /// The caller is not known, or not yet.
@@ -45,8 +45,9 @@ impl Standing {
         self.tell(self.rates.device(tenant, device, user))
     }
 
-    pub fn web_user(&self, tenant: &TenantId, user: UserId) -> Result<(), ApiError> {
-        self.tell(self.rates.web_user(tenant, user))
+    /// A signature proves whose log-in it is, before anybody is asked whether it has been ended.
+    pub fn web_user(&self, log_in: &Subject) -> Result<(), ApiError> {
+        self.tell(self.rates.web_user(log_in))
     }
 
     /// Whoever was asked last is who is told of.
@@ -73,12 +74,12 @@ impl Standing {
 pub fn settle<T>(
     request: &HttpRequest,
     outcome: Result<T, ApiError>,
-    pay: impl FnOnce(&Standing, &T) -> Result<(), ApiError>,
+    pay: impl FnOnce(&Toll, &T) -> Result<(), ApiError>,
 ) -> Result<T, ApiError> {
-    let Some(standing) = Standing::of(request) else { return outcome };
+    let Some(toll) = Toll::of(request) else { return outcome };
     match &outcome {
-        Ok(proven) => pay(&standing, proven)?,
-        Err(error) if error.code() == Code::Unauthorized => standing.stranger()?,
+        Ok(proven) => pay(&toll, proven)?,
+        Err(error) if error.code() == Code::Unauthorized => toll.stranger()?,
         Err(_) => {}
     }
     outcome
