@@ -140,6 +140,26 @@ async fn bombs(target: &Target) {
     assert!([400, 413].contains(&status), "{status}");
 }
 
+/// Callers who keep their connection open with a body that does not end: each holds what it has brought so far.
+async fn patience(target: &Target) {
+    let body = gzip(&vec![b' '; 7 * MEBIBYTE]);
+    let head = format!(
+        "POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len() + 1
+    );
+    let mut callers = Vec::new();
+    for _ in 0..30 {
+        let mut stream = TcpStream::connect(target.program.base.trim_start_matches("http://")).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        let mut answer = vec![0; 12];
+        timeout(PATIENCE, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(answer, b"HTTP/1.1 413");
+        callers.push(stream);
+    }
+}
+
 /// Lists or objects, one in another.
 fn deep(open: &str, inner: &str, close: &str, levels: usize) -> String {
     format!("{}{inner}{}", open.repeat(levels), close.repeat(levels))
@@ -290,6 +310,7 @@ async fn what_means_harm_is_refused_at_the_limits_and_takes_no_memory() {
     }
     attack!(heads);
     attack!(bombs);
+    attack!(patience);
     attack!(depths);
     attack!(odd_values);
     attack!(many_items);
