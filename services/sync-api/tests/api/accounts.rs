@@ -32,7 +32,7 @@ impl Api {
         (user, jwt)
     }
 
-    fn caches(&self, servers: &Servers) -> Caches {
+    pub fn caches(&self, servers: &Servers) -> Caches {
         let pool = posduif_changelog::pool(servers.redis_url(), 2, Timeouts::default()).unwrap();
         Caches::new(&pool, &self.tenant)
     }
