@@ -10,6 +10,7 @@ mod conflicts;
 mod crowding;
 mod devices;
 mod document;
+mod documented;
 mod enrollment;
 mod errors;
 mod fixture;
