@@ -17,8 +17,8 @@ pub mod turns;
 pub mod app;
 
 pub mod account_change;
+pub mod accounts;
 pub mod enrollment;
-pub mod standing;
 pub mod sync;
 
 pub mod live;

@@ -53,6 +53,7 @@ pub(super) const fn status_of(code: Code) -> StatusCode {
         Code::Conflict => StatusCode::CONFLICT,
         Code::CursorExpired => StatusCode::GONE,
         Code::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         Code::SyncError | Code::DatabaseError | Code::RedisError => StatusCode::SERVICE_UNAVAILABLE,
         Code::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -67,6 +68,10 @@ impl ApiError {
     pub fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = seconds;
         self
+    }
+
+    pub fn code(&self) -> Code {
+        self.code
     }
 
     pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
@@ -149,7 +154,7 @@ impl ApiError {
         }
         let body = ErrorBody::new(code, &self.message, request.as_str());
         let mut response = HttpResponse::build(status);
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.insert_header((RETRY_AFTER, self.retry_after));
         }
         if let Some(allowed) = &self.allow {

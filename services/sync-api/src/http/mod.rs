@@ -7,6 +7,7 @@ mod auth;
 pub(crate) mod extract;
 pub(crate) mod limits;
 pub(crate) mod peer;
+pub(crate) mod rate;
 pub(crate) mod request;
 mod written;
 

@@ -24,6 +24,7 @@ use utoipa::{
 use super::{
     auth::{self, Device, LogIn, WebUser},
     error::ApiError,
+    rate::settle,
 };
 use crate::{
     app::App,
@@ -178,8 +179,8 @@ pub async fn web(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let log_in = match &admission.ticket {
-        Some(ticket) => redeem(&app, ticket).await?,
-        None => auth::log_in(&app, request.headers()).await?,
+        Some(ticket) => redeem(&app, ticket, &request).await?,
+        None => auth::log_in(&request).await?,
     };
     let LogIn { web: WebUser { tenant, user, .. }, subject, expires_at } = log_in;
     if *id != user.to_string() {
@@ -203,9 +204,8 @@ pub async fn web(
     security(("web" = [])),
     responses((status = 201, description = "The ticket.", body = Ticket)),
 )]
-pub async fn ticket(app: Data<App>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let LogIn { web: WebUser { tenant, .. }, subject, expires_at } =
-        auth::log_in(&app, request.headers()).await?;
+pub async fn ticket(request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    let LogIn { web: WebUser { tenant, .. }, subject, expires_at } = auth::log_in(&request).await?;
     let ticket = Token::generate(&tenant.id);
     let bearer = Bearer { user: subject.user, log_ins: subject.log_ins, expires_at };
     let bearer = serde_json::to_string(&bearer).map_err(ApiError::unwritable)?;
@@ -215,7 +215,14 @@ pub async fn ticket(app: Data<App>, request: HttpRequest) -> Result<HttpResponse
         .json(Ticket { ticket: ticket.expose().to_owned(), expires_in: TICKET_LIFETIME.as_secs() }))
 }
 
-async fn redeem(app: &App, ticket: &str) -> Result<LogIn, ApiError> {
+async fn redeem(app: &App, ticket: &str, request: &HttpRequest) -> Result<LogIn, ApiError> {
+    let taken = settle(request, take(app, ticket).await, |toll, (subject, _)| toll.web_user(subject));
+    let (subject, expires_at) = taken?;
+    Ok(LogIn { web: auth::still_good(app, &subject).await?, subject, expires_at })
+}
+
+/// The log-in behind a ticket, which is gone then.
+async fn take(app: &App, ticket: &str) -> Result<(Subject, DateTime<Utc>), ApiError> {
     let refused =
         || ApiError::new(Code::Unauthorized, "the ticket is unknown, used or expired; ask for another");
     let ticket = Token::parse(ticket).map_err(|_| refused())?;
@@ -223,8 +230,7 @@ async fn redeem(app: &App, ticket: &str) -> Result<LogIn, ApiError> {
     let bearer = tenant.tickets.take(&ticket.hash()).await?.ok_or_else(refused)?;
     let Bearer { user, log_ins, expires_at } =
         serde_json::from_str(&bearer).map_err(|_| LogError::Corrupt("a ticket".to_owned()))?;
-    let subject = Subject { tenant: tenant.id.clone(), user, log_ins };
-    Ok(LogIn { web: auth::still_good(app, &subject).await?, subject, expires_at })
+    Ok((Subject { tenant: tenant.id.clone(), user, log_ins }, expires_at))
 }
 
 fn last_event_id(request: &HttpRequest) -> Option<String> {

@@ -21,6 +21,7 @@ pub mod input;
 pub mod lenient;
 mod message;
 mod moment;
+mod raw_items;
 pub mod upload;
 
 mod attempt;

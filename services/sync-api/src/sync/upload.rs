@@ -11,14 +11,15 @@ use super::{
     change::{self, RowWrite, Writer},
     lenient::Lenient,
     message,
+    raw_items::RawItems,
 };
 use crate::{
     code::Code,
     store::{messages::NewMessage, upload_receipts::UploadKey},
 };
 
-/// The most items of one upload.
-pub const MOST_ITEMS: usize = 10_000;
+pub use super::raw_items::MOST_ITEMS;
+
 /// The longest name of an upload.
 const LONGEST_ID: usize = 64;
 
@@ -46,18 +47,18 @@ pub struct Upload<'a> {
     pub pending_outgoing_count: Option<u32>,
     #[serde(borrow)]
     #[schema(value_type = Option<Vec<Lenient<message::Sent>>>)]
-    messages: Option<Vec<&'a RawValue>>,
+    messages: Option<RawItems<'a>>,
     /// Rows of `public.users`: the device's own user, by `id`, with granted columns and `updated_at`.
     #[serde(borrow)]
     #[schema(value_type = Option<Vec<serde_json::Value>>)]
-    users: Option<Vec<&'a RawValue>>,
+    users: Option<RawItems<'a>>,
     #[serde(borrow)]
     #[schema(value_type = Option<Vec<Lenient<change::Change<'a>>>>)]
-    changes: Option<Vec<&'a RawValue>>,
+    changes: Option<RawItems<'a>>,
     /// Ids of received messages that were read.
     #[serde(borrow)]
     #[schema(value_type = Option<Vec<serde_json::Value>>)]
-    reads: Option<Vec<&'a RawValue>>,
+    reads: Option<RawItems<'a>>,
 }
 
 /// The upload's name cannot be one.
@@ -149,10 +150,10 @@ impl Action {
 }
 
 impl Upload<'_> {
-    /// How many items there are.
+    /// How many items there are; of too many, that there are too many.
     pub fn len(&self) -> usize {
         let lists = [&self.messages, &self.users, &self.changes, &self.reads];
-        lists.into_iter().flatten().map(Vec::len).sum()
+        lists.into_iter().flatten().map(RawItems::len).sum()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -163,22 +164,25 @@ impl Upload<'_> {
     ///
     /// What others may refer to comes first.
     pub fn items(&self, writer: &Writer<'_>) -> Vec<Item> {
-        let messages = self.messages.iter().flatten().map(|raw| Item {
+        let messages = self.messages.iter().flat_map(RawItems::iter).map(|raw| Item {
             name: Name::Message(Label::of(raw).id),
             action: writer
                 .grants_messages()
                 .and_then(|()| message::parse(raw.get(), writer.user, writer.now).map(Action::Send)),
         });
-        let users = self.users.iter().flatten().map(|raw| Item {
+        let users = self.users.iter().flat_map(RawItems::iter).map(|raw| Item {
             name: Name::Row { table: "public.users".into(), key: json!({ "id": Label::of(raw).id }) },
             action: change::user(raw.get(), writer),
         });
-        let changes = self.changes.iter().flatten().map(|raw| {
+        let changes = self.changes.iter().flat_map(RawItems::iter).map(|raw| {
             let Label { table, key, .. } = Label::of(raw);
             Item { name: Name::Row { table, key }, action: change::parse(raw.get(), writer) }
         });
-        let reads =
-            self.reads.iter().flatten().map(|raw| Item { name: row_of_message(raw), action: read(raw) });
+        let reads = self
+            .reads
+            .iter()
+            .flat_map(RawItems::iter)
+            .map(|raw| Item { name: row_of_message(raw), action: read(raw) });
         messages.chain(users).chain(changes).chain(reads).collect()
     }
 

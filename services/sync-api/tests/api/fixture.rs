@@ -52,7 +52,7 @@ impl Api {
         Self::with("").await
     }
 
-    /// `sections` are lines of YAML beside tenants, redis and auth.
+    /// `sections` are lines of YAML beside tenants, redis and auth; limits of callers are off unless they name them.
     pub async fn with(sections: &str) -> Self {
         Self::on(Servers::shared().await, sections).await
     }
@@ -65,8 +65,9 @@ impl Api {
     pub async fn as_user_of_redis(servers: &Servers, redis: &str, sections: &str) -> Self {
         let database = Database::create(servers).await;
         let yaml = format!(
-            "tenants: [{{url: '{}'}}]\nredis: {{url: '{redis}'}}\nauth: {{jwt_secret: '{SECRET}'}}\n{sections}",
-            database.url()
+            "tenants: [{{url: '{}'}}]\nredis: {{url: '{redis}'}}\nauth: {{jwt_secret: '{SECRET}'}}\n{}{sections}",
+            database.url(),
+            unlimited(sections)
         );
         let config = Config::from_yaml(&yaml).unwrap();
         let rules = config.sync.rules().unwrap();
@@ -210,6 +211,12 @@ impl Api {
 }
 
 impl Api {
+    /// Connections to the shared Redis, as the API's own.
+    pub async fn redis(&self) -> posduif_changelog::RedisPool {
+        let url = Servers::shared().await.redis_url();
+        posduif_changelog::pool(url, 2, posduif_changelog::Timeouts::default()).unwrap()
+    }
+
     /// Whether a snapshot under way holds the log.
     pub async fn is_leased(&self) -> bool {
         let mut log = self.log.lock().await;
@@ -251,9 +258,10 @@ impl Api {
         let files = Scratch::new();
         let file = files.join("config.yaml");
         let yaml = format!(
-            "tenants: [{{url: '{}'}}]\nredis: {{url: '{}'}}\nauth: {{jwt_secret: '{SECRET}'}}\napi: {{bind: '127.0.0.1:{port}'}}\nadmin: {{api_bind: '127.0.0.1:{admin}'}}\n{sections}",
+            "tenants: [{{url: '{}'}}]\nredis: {{url: '{}'}}\nauth: {{jwt_secret: '{SECRET}'}}\napi: {{bind: '127.0.0.1:{port}'}}\nadmin: {{api_bind: '127.0.0.1:{admin}'}}\n{}{sections}",
             self.database.url(),
             Servers::shared().await.redis_url(),
+            unlimited(sections)
         );
         std::fs::write(&file, yaml).unwrap();
         let program = binaries::path("posduif-sync-api").await;
@@ -261,6 +269,11 @@ impl Api {
         let at = |port| format!("http://127.0.0.1:{port}");
         Program { process, base: at(port), admin: at(admin), _files: files }
     }
+}
+
+/// Tests ask more than anybody may, from one address.
+fn unlimited(sections: &str) -> &'static str {
+    if sections.contains("rate_limit:") { "" } else { "rate_limit: {enabled: false}\n" }
 }
 
 /// Runs a server in this process; its task ends after the token is cancelled.
@@ -410,7 +423,8 @@ pub async fn refused(request: RequestBuilder) -> (u16, String) {
     let (method, response) = sent(request).await;
     let (status, url) = (response.status(), response.url().clone());
     assert!(status.is_client_error() || status.is_server_error(), "{status}");
-    assert_eq!(response.headers().contains_key("retry-after"), status == StatusCode::SERVICE_UNAVAILABLE);
+    let is_later = matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(response.headers().contains_key("retry-after"), is_later);
     let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
     let text = response.text().await.unwrap();
     let body: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status}: {text}"));

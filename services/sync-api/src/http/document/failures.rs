@@ -118,6 +118,10 @@ fn told(code: Code) -> (&'static str, &'static str) {
             ("call again with since=start", "the cursor can no longer be continued; use since=start")
         }
         Code::PayloadTooLarge => ("send less at a time", "the body is too large; send less at a time"),
+        Code::RateLimited => (
+            "repeat the request after Retry-After",
+            "too many requests; ask again after as many seconds as Retry-After says",
+        ),
         Code::SyncError => ("repeat the request after Retry-After", "the tenant has no log yet"),
         Code::DatabaseError => {
             ("repeat the request after Retry-After", "the database is not available right now")
