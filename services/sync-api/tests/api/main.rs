@@ -11,6 +11,7 @@ mod conflicts;
 mod crowding;
 mod devices;
 mod document;
+mod documented;
 mod enrollment;
 mod errors;
 mod fixture;
