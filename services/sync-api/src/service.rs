@@ -14,7 +14,9 @@ use crate::{
     app::{App, StartError},
     clock::Clock,
     http::{
-        cors, extract, limits,
+        cors,
+        docs::Docs,
+        extract, limits,
         rate::{Rates, Tries, guard},
         request::{self, Requests},
         routes,
@@ -102,6 +104,8 @@ pub async fn serve(
         max_connections: app.api.max_connections,
         closing: CLOSING,
     };
+    let with_docs = app.api.docs;
+    let docs = Data::new(Docs::new().map_err(io::Error::other)?);
     let factory = move || {
         let most_bytes = app.api.max_decoded_body_bytes;
         actix_web::App::new()
@@ -109,8 +113,9 @@ pub async fn serve(
             .app_data(requests.clone())
             .app_data(live.clone())
             .app_data(rates.clone())
+            .app_data(docs.clone())
             .configure(|service| extract::configure(service, most_bytes))
-            .configure(routes::configure)
+            .configure(|service| routes::configure(service, with_docs))
             .wrap(from_fn(limits::arriving))
             .wrap(from_fn(limits::leaving))
             .wrap(Compress::default())

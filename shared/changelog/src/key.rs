@@ -80,6 +80,11 @@ impl Keys {
         format!("{}:device:{device}", self.prefix)
     }
 
+    /// String: how far the webhook was told, as `<epoch> <commit>`.
+    pub fn webhook(&self) -> String {
+        format!("{}:webhook", self.prefix)
+    }
+
     /// Hash: what the API must know of a user's account without PostgreSQL.
     pub fn account(&self, user: UserId) -> String {
         format!("{}:user:{user}", self.prefix)
@@ -147,6 +152,7 @@ mod tests {
             keys.held_cursors(),
             keys.arriving(&epoch, &"d".parse().unwrap()),
             keys.device_auth(&"d".parse().unwrap()),
+            keys.webhook(),
             keys.account("00000000-0000-0000-0000-000000000001".parse().unwrap()),
             keys.wake(),
             keys.presence(),

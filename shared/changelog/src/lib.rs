@@ -10,6 +10,7 @@ pub mod batch;
 pub mod commits;
 pub mod compact;
 pub mod connect;
+pub mod delivery;
 pub mod device_auth;
 pub mod durability;
 pub mod entry;
@@ -35,6 +36,7 @@ pub mod writer;
 
 pub use batch::Batch;
 pub use connect::{RedisPool, Timeouts, pool};
+pub use delivery::Delivered;
 pub use entry::Entry;
 pub use error::LogError;
 pub use key::Keys;

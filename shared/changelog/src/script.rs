@@ -56,6 +56,11 @@ pub fn lease() -> redis::Script {
     script(FULL, include_str!("script/lease.lua"))
 }
 
+/// Takes no memory to speak of: what was told must not be told again because the log is full.
+pub fn deliver() -> redis::Script {
+    script(ALWAYS, include_str!("script/deliver.lua"))
+}
+
 /// Counts without changing anything.
 pub fn pending() -> redis::Script {
     redis::Script::new(&format!("#!lua flags=no-writes,allow-oom\n{}", include_str!("script/pending.lua")))

@@ -77,6 +77,7 @@ impl Tenant {
             wal: config.sync.wal,
             retention: config.sync.retention,
             rules,
+            webhook: None,
             metrics,
             readiness,
         };

@@ -19,7 +19,7 @@ use super::{
     error::ApiError,
     rate::{Toll, settle},
 };
-use crate::{app::App, code::Code, credential::jwt::Subject, standing, store::devices, tenant::Tenant};
+use crate::{accounts, app::App, code::Code, credential::jwt::Subject, store::devices, tenant::Tenant};
 
 pub(super) const DEVICE_ID: &str = "x-device-id";
 
@@ -54,6 +54,8 @@ pub struct Device {
 /// Someone of a tenant, by either credential.
 pub struct Member {
     pub tenant: Arc<Tenant>,
+    /// Operates the tenant.
+    pub is_admin: bool,
 }
 
 impl Device {
@@ -105,11 +107,12 @@ impl FromRequest for Member {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
         Box::pin(async move {
-            let tenant = match request.headers().contains_key(DEVICE_ID) {
-                true => settle(&request, device(&request).await, Device::pay)?.tenant,
-                false => log_in(&request).await?.web.tenant,
-            };
-            Ok(Member { tenant })
+            if request.headers().contains_key(DEVICE_ID) {
+                let device = settle(&request, device(&request).await, Device::pay)?;
+                return Ok(Member { tenant: device.tenant, is_admin: false });
+            }
+            let WebUser { tenant, is_admin, .. } = log_in(&request).await?.web;
+            Ok(Member { tenant, is_admin })
         })
     }
 }
@@ -145,8 +148,8 @@ pub(super) async fn log_in(request: &HttpRequest) -> Result<LogIn, ApiError> {
 pub(super) async fn still_good(app: &App, subject: &Subject) -> Result<WebUser, ApiError> {
     let ended = || ApiError::new(Code::Unauthorized, "the log-in has ended; log in again");
     let (tenant, user) = (app.tenant(&subject.tenant).ok_or_else(ended)?.clone(), subject.user);
-    let found = standing::accounts(&tenant, &[user]).await?;
-    let account = found.get(&user).filter(|account| standing::is_good(subject, account));
+    let found = accounts::of(&tenant, &[user]).await?;
+    let account = found.get(&user).filter(|account| accounts::is_good(subject, account));
     let is_admin = account.ok_or_else(ended)?.is_admin;
     Ok(WebUser { tenant, user, is_admin })
 }

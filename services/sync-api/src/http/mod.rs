@@ -1,6 +1,7 @@
 //! Requests in, answers of the contract out.
 
 mod error;
+mod error_body;
 
 mod auth;
 pub(crate) mod cors;
@@ -14,6 +15,7 @@ mod written;
 
 mod devices;
 mod disabling;
+pub(crate) mod docs;
 mod enrollment;
 mod health;
 mod instructions;
@@ -23,4 +25,6 @@ mod sse;
 mod sync;
 mod users;
 
+pub mod document;
+mod route;
 pub(crate) mod routes;

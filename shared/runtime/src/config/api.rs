@@ -34,6 +34,8 @@ pub struct ApiConfig {
     /// How long a caller may take nothing of its answer.
     #[serde(with = "duration")]
     pub write_timeout: Duration,
+    /// Whether the API's description is served, and a page that shows it.
+    pub docs: bool,
     /// Limit of a request body as it arrives.
     pub max_body_bytes: usize,
     /// Limit of a request body after decompression.
@@ -66,6 +68,7 @@ impl Default for ApiConfig {
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(60),
+            docs: true,
             max_body_bytes: 1 << 20,
             max_decoded_body_bytes: 8 << 20,
             shutdown_deadline: Duration::from_secs(30),

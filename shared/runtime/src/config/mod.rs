@@ -19,6 +19,8 @@ mod sync;
 mod tenants;
 mod tls;
 mod wal;
+mod webhook;
+mod webhook_url;
 
 use std::path::Path;
 
@@ -41,6 +43,8 @@ pub use sync::{MAX_BATCH_SIZE, SyncConfig};
 pub use tenants::TenantConfig;
 pub use tls::TlsConfig;
 pub use wal::WalConfig;
+pub use webhook::WebhookConfig;
+pub use webhook_url::{InvalidWebhookUrl, WebhookUrl};
 
 use error::Problems;
 
@@ -62,6 +66,8 @@ pub struct Config {
     pub auth: AuthConfig,
     #[serde(default)]
     pub rate_limit: RateLimitConfig,
+    #[serde(default)]
+    pub webhook: WebhookConfig,
     #[serde(default)]
     pub log: LogConfig,
 }
@@ -93,6 +99,7 @@ impl Config {
         config.sync.check(config.tenants.len(), &mut problems);
         config.auth.check(config.tenants.len(), &mut problems);
         config.rate_limit.check(&mut problems);
+        config.webhook.check(&mut problems);
         config.log.check(&mut problems);
         problems.into_result()?;
         Ok(config)
@@ -186,6 +193,7 @@ mod tests {
             "sync.wal",
             "auth",
             "rate_limit",
+            "webhook",
             "log",
             "tenants[0]",
         ] {
