@@ -1,16 +1,16 @@
 //! `/api/sync`: what a device asks for and what it brings.
 
 use actix_web::{
-    FromRequest, HttpRequest, HttpResponse,
+    HttpRequest, HttpResponse,
     http::header::{CACHE_CONTROL, ContentType},
-    web::{Data, Json, Payload, Query},
+    web::{Data, Payload, Query},
 };
 use posduif_runtime::config::MAX_BATCH_SIZE;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::IntoParams;
 
-use super::{auth::Device, error::ApiError, request::Requests, written::Written};
+use super::{auth::Device, error::ApiError, extract::large_json, request::Requests, written::Written};
 use crate::{
     app::App,
     code::Code,
@@ -130,9 +130,10 @@ pub async fn outgoing(
     device: Device,
     request: HttpRequest,
     payload: Payload,
-) -> Result<HttpResponse, actix_web::Error> {
-    let body = Json::<Box<RawValue>>::from_request(&request, &mut payload.into_inner()).await?.into_inner();
-    Ok(apply(&app, &device, body.get()).await?)
+) -> Result<HttpResponse, ApiError> {
+    let most_bytes = app.api.max_decoded_body_bytes;
+    let body: Box<RawValue> = large_json(&request, &mut payload.into_inner(), most_bytes).await?;
+    apply(&app, &device, body.get()).await
 }
 
 async fn apply(app: &App, device: &Device, body: &str) -> Result<HttpResponse, ApiError> {

@@ -33,11 +33,8 @@ fn documented() -> BTreeMap<String, u16> {
 /// The codes that the program knows.
 fn known() -> BTreeSet<String> {
     let source = include_str!("../../src/code.rs");
-    let quoted = source.split('"').skip(1).step_by(2);
-    quoted
-        .filter(|text| text.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'))
-        .map(str::to_owned)
-        .collect()
+    let arms = source.split("=> \"").skip(1).filter_map(|arm| arm.split_once('"'));
+    arms.map(|(code, _)| code.to_owned()).collect()
 }
 
 /// Asks, and looks whether the answer has the shape of the contract: nothing more and nothing less.
@@ -256,6 +253,17 @@ async fn every_code_of_the_documents_is_given_for_its_reasons_in_the_one_shape()
     seen.extend(check(cases).await);
     first.cancel();
     second.cancel();
+
+    let yaml = format!(
+        "tenants: [{{id: {}, url: '{database}'}}]\nredis: {{url: '{redis}'}}\nauth: {{jwt_secret: '{SECRET}'}}\n\
+         rate_limit: {{requests_per_minute: 1, burst: 1}}",
+        api.tenant
+    );
+    let (busy, third, _) = serve(&Config::from_yaml(&yaml).unwrap());
+    ok(moved(&api, &busy, api.get("/api/users").bearer_auth(&jwt))).await;
+    let again = moved(&api, &busy, api.get("/api/users").bearer_auth(&jwt));
+    seen.extend(check(vec![("too often", "RATE_LIMITED", again)]).await);
+    third.cancel();
 
     // An entry that the ingester never wrote.
     let since = api.snapshot(&ann, 500).await.last().unwrap()["cursor"].as_str().unwrap().to_owned();

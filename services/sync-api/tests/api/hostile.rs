@@ -97,9 +97,9 @@ async fn ordinary_work(target: &Target) {
     join_all((0..8).map(|_| ok(target.post("/api/auth/login").body(login.clone())))).await;
     ok(target.get("/api/app-instructions").by(&target.ann)).await;
     ok(target.get("/api/sync/incoming?since=start").by(&target.ann)).await;
-    let note = changes::note(KEY, json!({"title": "x", "updated_at": "2026-01-15T10:45:00Z"}));
-    let spaces = " ".repeat(8 * MEBIBYTE - 1024);
-    let large = gzip(format!("{spaces}{}", json!({"changes": [note]})).as_bytes());
+    let title = "x".repeat(8 * MEBIBYTE - 64 * 1024);
+    let note = changes::note(KEY, json!({"title": title, "updated_at": "2026-01-15T10:45:00Z"}));
+    let large = gzip(json!({"changes": [note]}).to_string().as_bytes());
     join_all((0..4).map(|_| ok(target.outgoing(large.clone()).header("content-encoding", "gzip")))).await;
     let many = json!({"reads": vec![uuid::Uuid::nil(); 10_000]}).to_string();
     for _ in 0..3 {
@@ -140,6 +140,26 @@ async fn bombs(target: &Target) {
     assert!([400, 413].contains(&status), "{status}");
 }
 
+/// Callers who keep their connection open with a body that does not end: each holds what it has brought so far.
+async fn patience(target: &Target) {
+    let body = gzip(&vec![b' '; 7 * MEBIBYTE]);
+    let head = format!(
+        "POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len() + 1
+    );
+    let mut callers = Vec::new();
+    for _ in 0..30 {
+        let mut stream = TcpStream::connect(target.program.base.trim_start_matches("http://")).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        let mut answer = vec![0; 12];
+        timeout(PATIENCE, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(answer, b"HTTP/1.1 413");
+        callers.push(stream);
+    }
+}
+
 /// Lists or objects, one in another.
 fn deep(open: &str, inner: &str, close: &str, levels: usize) -> String {
     format!("{}{inner}{}", open.repeat(levels), close.repeat(levels))
@@ -147,7 +167,7 @@ fn deep(open: &str, inner: &str, close: &str, levels: usize) -> String {
 
 async fn depths(target: &Target) {
     let invalid = is(400, "VALIDATION_ERROR");
-    for value in [deep("[", "", "]", 10_000), deep("{\"a\":", "1", "}", 10_000), "[".repeat(1_000_000)] {
+    for value in [deep("[", "", "]", 10_000), deep("{\"a\":", "1", "}", 10_000), "[".repeat(200_000)] {
         let login = target.post("/api/auth/login").body(format!(r#"{{"username":{value},"password":"x"}}"#));
         assert_eq!(refused(login).await, invalid);
         let ignored = target
@@ -211,7 +231,7 @@ async fn odd_values(target: &Target) {
         assert_eq!(refused(named).await, is(400, "VALIDATION_ERROR"), "{text:.20}");
         let completion = format!(r#"{{"token":"{text}","device_id":"{text}","username":"{text}"}}"#);
         let (status, _) = refused(target.post("/api/enrollment/complete").body(completion)).await;
-        assert_eq!(status, 400, "{text:.20}");
+        assert!([400, 413].contains(&status), "{text:.20}: {status}");
     }
 }
 
@@ -284,12 +304,13 @@ async fn what_means_harm_is_refused_at_the_limits_and_takes_no_memory() {
         ($name:ident) => {
             $name(&target).await;
             let peak = target.peak();
-            report.push(format!("{} +{} KiB", stringify!($name), peak - held));
-            held = peak;
+            report.push(format!("{} +{} KiB", stringify!($name), peak.saturating_sub(held)));
+            held = held.max(peak);
         };
     }
     attack!(heads);
     attack!(bombs);
+    attack!(patience);
     attack!(depths);
     attack!(odd_values);
     attack!(many_items);

@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, crypto, encode};
 use serde_json::{Value, json};
 
-use super::world::World;
+use super::{operation::Door, world::World};
 use crate::fixture::{Phone, SECRET};
 
 /// Where a proven caller stands to Bob's and Ann's rows.
@@ -13,8 +13,12 @@ pub enum Side {
     Owner,
     /// Another user of the same tenant.
     Peer,
+    /// Another user of the same tenant, who operates it.
+    Operator,
     /// Somebody of another tenant.
     Stranger,
+    /// Somebody who operates another tenant.
+    StrangeOperator,
 }
 
 /// One column.
@@ -27,8 +31,19 @@ pub struct Credential {
 }
 
 pub struct Owners {
-    pub web: Credential,
-    pub device: Credential,
+    web: Credential,
+    device: Credential,
+    pub operator: Credential,
+}
+
+impl Owners {
+    pub fn of(&self, door: Door) -> &Credential {
+        match door {
+            Door::Device => &self.device,
+            Door::Operator => &self.operator,
+            _ => &self.web,
+        }
+    }
 }
 
 fn nobody(name: &str, headers: Vec<(&'static str, Vec<u8>)>) -> Credential {
@@ -59,6 +74,7 @@ pub fn owners(world: &World) -> Owners {
     Owners {
         web: web("Bob", &world.bob.jwt, Side::Owner),
         device: device("Ann's phone", &world.ann, Side::Owner),
+        operator: web("an operator", &world.root.jwt, Side::Operator),
     }
 }
 
@@ -68,6 +84,8 @@ pub fn all(world: &World) -> Vec<Credential> {
     all.extend(misplaced(world));
     all.push(web("another web user", &world.jane.jwt, Side::Peer));
     all.push(device("another user's device", &world.carl, Side::Peer));
+    all.push(web("an operator", &world.root.jwt, Side::Operator));
+    all.push(web("another tenant's operator", &world.strange_root.jwt, Side::StrangeOperator));
     all.push(web("another tenant's web user", &world.eve.jwt, Side::Stranger));
     all.push(device("another tenant's device", &world.mallory, Side::Stranger));
     all
@@ -117,6 +135,9 @@ fn misplaced(world: &World) -> Vec<Credential> {
         mixed("Ann's id with half a token", &ann.id, &ann.token[..ann.token.len() / 2]),
         mixed("a device that was enrolled again since", &carl.id, &world.carls_earlier_token),
         mixed("a revoked device", &revoked.id, &revoked.token),
+        mixed("a device of a disabled user", &world.dans_phone.id, &world.dans_phone.token),
+        nobody("a log-in of a disabled user", vec![bearer(&world.dan.jwt)]),
+        nobody("a log-in before the password changed", vec![bearer(&world.earlier_log_in)]),
         mixed("a device of nobody", "phone-of-nobody", &ann.token),
         mixed("an enrolment token for a device's", &ann.id, &world.invitation),
         mixed("a used enrolment token for a device's", &ann.id, &world.used_invitation),
@@ -150,6 +171,16 @@ fn forged(world: &World) -> Vec<Credential> {
         changed("a log-in of no tenant", "tenant", json!("tenant_of_nobody")),
         changed("a log-in whose tenant cannot be one", "tenant", json!("a}b")),
         changed("a log-in whose user cannot be one", "sub", json!("bob")),
+        changed("a log-in of a phone's user", "sub", json!(world.ann.user)),
+        changed("a log-in of nobody who exists", "sub", json!(uuid::Uuid::nil())),
+        changed("Bob's log-in moved to another tenant", "tenant", json!(world.two.tenant)),
+        changed("a log-in to come", "ses", json!(7)),
+        changed("a log-in that ended", "ses", json!(-1)),
+        without("a log-in without its number", "ses"),
+        without("a log-in without a tenant", "tenant"),
+        jwt("a log-in under another key's name", real.under(Some("another")).signed(Algorithm::HS256, key)),
+        jwt("a log-in under no key's name", real.under(None).signed(Algorithm::HS256, key)),
+        jwt("a log-in that brings its key", real.bringing_a_key(key)),
         changed("a log-in that expires in words", "exp", json!("never")),
         without("a log-in that never expires", "exp"),
         without("a log-in without a beginning", "nbf"),
@@ -194,6 +225,25 @@ impl Claims {
         let mut claims = self.clone();
         claims.body[member] = value;
         claims
+    }
+
+    fn under(&self, key: Option<&str>) -> Self {
+        let mut claims = self.clone();
+        claims.header.kid = key.map(str::to_owned);
+        claims
+    }
+
+    /// Signed by another secret, which stands in the header for whoever would believe it.
+    fn bringing_a_key(&self, server: &[u8]) -> String {
+        let other: Vec<u8> = server.iter().map(|byte| byte ^ 1).collect();
+        let encoded = URL_SAFE_NO_PAD.encode(&other);
+        let mut header = serde_json::to_value(&self.header).unwrap();
+        header["jwk"] = json!({"kty": "oct", "k": encoded, "alg": "HS256"});
+        header["jku"] = json!("http://127.0.0.1:1/keys.json");
+        let [header, body] = [header, self.body.clone()].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
+        let message = format!("{header}.{body}");
+        let signature = crypto::sign(message.as_bytes(), &EncodingKey::from_secret(&other), Algorithm::HS256);
+        format!("{message}.{}", signature.unwrap())
     }
 
     fn without(&self, member: &str) -> Self {

@@ -1,6 +1,6 @@
 //! The paths of the API in, for each one who may do what with Bob's and Ann's rows out: the rows of the matrix.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
@@ -17,6 +17,8 @@ pub enum Door {
     /// Nobody's: what decides lies in path or body.
     Anyone,
     Web,
+    /// A web user's who operates the tenant.
+    Operator,
     Device,
     /// A device's where there is an `X-Device-ID`, else a web user's.
     Either,
@@ -30,8 +32,10 @@ pub enum Expected {
     Open,
 }
 
+const FORBIDDEN: Expected = Expected::Refusal(403, "FORBIDDEN");
 const UNAUTHORIZED: Expected = Expected::Refusal(401, "UNAUTHORIZED");
 const NOT_FOUND: Expected = Expected::Refusal(404, "NOT_FOUND");
+const CONFLICT: Expected = Expected::Refusal(409, "CONFLICT");
 const INVALID_TOKEN: Expected = Expected::Refusal(400, "INVALID_TOKEN");
 const EXPIRED: Expected = Expected::Refusal(410, "CURSOR_EXPIRED");
 
@@ -47,6 +51,8 @@ pub struct Row {
     pub body: fn(&World) -> Option<Value>,
     pub owner: Expected,
     pub peer: Expected,
+    /// An operator of the same tenant.
+    pub operator: Expected,
     pub stranger: Expected,
     /// Who knows the token in path or body may know the rest, so says the contract.
     pub tells_whoever_asks: bool,
@@ -67,7 +73,7 @@ impl Row {
     pub fn side(&self, credential: &Credential) -> Option<Side> {
         match self.door {
             Door::Anyone | Door::Nobody => None,
-            Door::Web => credential.web,
+            Door::Web | Door::Operator => credential.web,
             Door::Device => credential.device,
             Door::Either => match credential.headers.iter().any(|(name, _)| *name == "x-device-id") {
                 true => credential.device,
@@ -78,9 +84,12 @@ impl Row {
 
     pub fn expected(&self, credential: &Credential) -> Expected {
         match (self.door, self.side(credential)) {
+            (Door::Operator, Some(Side::Owner)) => FORBIDDEN,
             (Door::Anyone | Door::Nobody, _) | (_, Some(Side::Owner)) => self.owner,
+            (Door::Operator, Some(Side::Peer | Side::Stranger)) => FORBIDDEN,
             (_, Some(Side::Peer)) => self.peer,
-            (_, Some(Side::Stranger)) => self.stranger,
+            (_, Some(Side::Operator)) => self.operator,
+            (_, Some(Side::Stranger | Side::StrangeOperator)) => self.stranger,
             (_, None) => UNAUTHORIZED,
         }
     }
@@ -95,11 +104,15 @@ impl Row {
 
     /// What everybody but the owner gets.
     fn others(self, expected: Expected) -> Self {
-        Row { peer: expected, stranger: expected, ..self }
+        Row { peer: expected, operator: expected, stranger: expected, ..self }
     }
 
     fn strangers(self, expected: Expected) -> Self {
         Row { stranger: expected, ..self }
+    }
+
+    fn operators(self, expected: Expected) -> Self {
+        Row { operator: expected, ..self }
     }
 
     /// What everybody gets.
@@ -126,6 +139,7 @@ fn row(method: &'static str, path: &'static str, door: Door, url: fn(&World) -> 
         body: |_| None,
         owner: Expected::Open,
         peer: Expected::Open,
+        operator: Expected::Open,
         stranger: Expected::Open,
         tells_whoever_asks: false,
         shows: false,
@@ -134,9 +148,12 @@ fn row(method: &'static str, path: &'static str, door: Door, url: fn(&World) -> 
 
 /// In the order in which the owner can do all of it.
 pub fn rows() -> Vec<Row> {
-    use Door::{Anyone, Device, Either, Nobody, Web};
+    use Door::{Anyone, Device, Either, Nobody, Operator, Web};
     vec![
         row("GET", "/health", Anyone, |_| "/health".into()),
+        row("GET", "/api/openapi.json", Anyone, |_| "/api/openapi.json".into()),
+        row("GET", "/api/docs/", Anyone, |_| "/api/docs/".into()),
+        row("GET", "/api/docs/{file}", Anyone, |_| "/api/docs/index.css".into()),
         row("POST", "/api/auth/login", Anyone, |_| "/api/auth/login".into())
             .case("with a wrong password")
             .sends(|w| Some(json!({"username": w.bob.name, "password": "wrong", "tenant_id": w.one.tenant})))
@@ -162,6 +179,9 @@ pub fn rows() -> Vec<Row> {
         row("GET", "/api/enrollment/{token}", Anyone, |w| format!("/api/enrollment/{}", w.ann.token))
             .case("that is a device's")
             .always(NOT_FOUND),
+        row("GET", "/api/enrollment/{token}", Anyone, |w| format!("/api/enrollment/{}", w.voided_invitation))
+            .case("of who is disabled since")
+            .always(INVALID_TOKEN),
         row("GET", "/api/enrollment/{token}/qr.svg", Web, |w| format!("/api/enrollment/{}/qr.svg", w.invitation))
             .others(NOT_FOUND),
         row("POST", "/api/enrollment/complete", Anyone, |_| "/api/enrollment/complete".into())
@@ -173,17 +193,21 @@ pub fn rows() -> Vec<Row> {
             .sends(|w| Some(completion(&w.expired_invitation, "phone-x", "x")))
             .always(INVALID_TOKEN),
         row("POST", "/api/enrollment/complete", Anyone, |_| "/api/enrollment/complete".into())
+            .case("with a token of who is disabled since")
+            .sends(|w| Some(completion(&w.voided_invitation, "phone-x", "x")))
+            .always(INVALID_TOKEN),
+        row("POST", "/api/enrollment/complete", Anyone, |_| "/api/enrollment/complete".into())
             .case("with a token moved to another tenant")
             .sends(|w| Some(completion(&elsewhere(w), "phone-x", "x")))
             .always(INVALID_TOKEN),
         row("POST", "/api/enrollment/complete", Anyone, |_| "/api/enrollment/complete".into())
             .case("in another's name")
             .sends(|w| Some(completion(&w.invitation, "phone-x", &w.ann_name)))
-            .always(Expected::Refusal(409, "CONFLICT")),
+            .always(CONFLICT),
         row("POST", "/api/enrollment/complete", Anyone, |_| "/api/enrollment/complete".into())
             .case("of another's device")
             .sends(|w| Some(completion(&w.invitation, &w.ann.id, "x")))
-            .always(Expected::Refusal(409, "CONFLICT")),
+            .always(CONFLICT),
         row("GET", "/api/app-instructions", Device, |_| "/api/app-instructions".into()).shows(),
         row("GET", "/api/sync/incoming", Device, |_| "/api/sync/incoming?since=start&limit=500".into()).shows(),
         row("GET", "/api/sync/incoming", Device, |w| format!("/api/sync/incoming?since={}", w.cursor))
@@ -222,7 +246,7 @@ pub fn rows() -> Vec<Row> {
             .others(NOT_FOUND)
             .shows(),
         Row {
-            owner: Expected::Refusal(403, "FORBIDDEN"),
+            owner: FORBIDDEN,
             ..row("PUT", "/api/messages/{id}/read", Web, |w| format!("/api/messages/{}/read", w.sent))
                 .case("that Bob sent")
                 .others(NOT_FOUND)
@@ -243,7 +267,27 @@ pub fn rows() -> Vec<Row> {
         row("GET", "/sse/web/{user_id}", Nobody, |w| format!("/sse/web/{}?ticket={}", w.bob.id, w.bob.jwt))
             .case("with a log-in for a ticket")
             .always(UNAUTHORIZED),
-        row("DELETE", "/api/devices/{id}", Web, |w| format!("/api/devices/{}", w.ann.id)).others(NOT_FOUND),
+        row("DELETE", "/api/devices/{id}", Web, |w| format!("/api/devices/{}", w.ann.id))
+            .others(NOT_FOUND)
+            .operators(Expected::Open),
+        row("POST", "/api/users/{id}/disable", Operator, |w| format!("/api/users/{}/disable", w.ann.user))
+            .strangers(NOT_FOUND)
+            .shows(),
+        row("POST", "/api/users/{id}/disable", Operator, |w| format!("/api/users/{}/disable", w.root.id))
+            .case("of one's own account")
+            .operators(CONFLICT)
+            .strangers(NOT_FOUND),
+        row("POST", "/api/users/{id}/disable", Operator, |_| "/api/users/x/disable".into())
+            .case("of nobody")
+            .operators(NOT_FOUND)
+            .strangers(NOT_FOUND),
+        row("POST", "/api/users/{id}/enable", Operator, |w| format!("/api/users/{}/enable", w.ann.user))
+            .strangers(NOT_FOUND)
+            .shows(),
+        row("POST", "/api/users/{id}/enable", Operator, |w| format!("/api/users/{}/enable", w.root.id))
+            .case("of one's own account")
+            .operators(CONFLICT)
+            .strangers(NOT_FOUND),
     ]
 }
 
@@ -257,16 +301,32 @@ fn elsewhere(world: &World) -> String {
     format!("{}.{random}", URL_SAFE_NO_PAD.encode(world.two.tenant.as_str()))
 }
 
-/// The operations that the public port knows.
-pub fn served() -> BTreeSet<String> {
-    let source = include_str!("../../../src/http/routes.rs");
-    let resources = source.split("resource(\"").skip(1).filter_map(|rest| rest.split_once('"'));
-    let of = |(path, rest): (&str, &str)| {
-        let routes =
-            rest.split("route(").skip(1).filter_map(|route| route.split_once('(')).map(|(method, _)| method);
-        let operations: Vec<_> = routes.map(|method| format!("{} {path}", method.to_uppercase())).collect();
-        assert!(!operations.is_empty(), "{path} has no routes that this can read");
-        operations
-    };
-    resources.flat_map(of).collect()
+/// The operations that the server's own description names, each with what it asks for.
+pub async fn described(base: &str) -> BTreeMap<String, Vec<String>> {
+    let document: Value =
+        reqwest::get(format!("{base}/api/openapi.json")).await.unwrap().json().await.unwrap();
+    let mut operations = BTreeMap::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let ways = operation["security"].as_array().unwrap().iter();
+            let ways = ways.map(|way| way.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join("+"));
+            operations.insert(format!("{} {path}", method.to_uppercase()), ways.collect());
+        }
+    }
+    operations
+}
+
+impl Door {
+    /// Whether the description asks for the same.
+    pub fn is_described_by(self, ways: &[String]) -> bool {
+        let (device, web) = ("device_id+device_token", "web");
+        match self {
+            Door::Anyone => ways == [""],
+            Door::Web | Door::Operator => ways.first().is_some_and(|way| way == web),
+            Door::Device => ways == [device],
+            Door::Either => ways == [web, device],
+            // A ticket instead.
+            Door::Nobody => ways == [web, "ticket"],
+        }
+    }
 }

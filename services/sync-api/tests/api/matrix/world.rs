@@ -1,5 +1,6 @@
 //! Two tenants behind one server in, and everything that nobody else shall learn of the first one out.
 
+use posduif_accounts::{log_ins, password};
 use posduif_model::UserId;
 use posduif_runtime::config::Config;
 use posduif_testkit::Servers;
@@ -9,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::credential::Side;
-use crate::fixture::{Api, Phone, SECRET, ok, serve};
+use crate::fixture::{Api, PASSWORD, Phone, SECRET, ok, serve};
 
 /// Nothing is written down by the way while the matrix looks for changes.
-const QUIET: &str = "api: {last_seen_interval: 300s}";
+const QUIET: &str = "api: {last_seen_interval: 300s}\nrate_limit: {enabled: false}";
 
 pub struct Person {
     pub id: UserId,
@@ -31,8 +32,16 @@ pub struct World {
     pub bob: Person,
     /// Another web user of the first tenant.
     pub jane: Person,
+    /// An operator of the first tenant.
+    pub root: Person,
     /// A web user of the second tenant.
     pub eve: Person,
+    pub strange_root: Person,
+    /// Disabled since the log-in, with the phone.
+    pub dan: Person,
+    pub dans_phone: Phone,
+    /// Bob's, from before he changed his password.
+    pub earlier_log_in: String,
     pub ann: Phone,
     pub ann_name: String,
     /// Another user's phone in the first tenant.
@@ -50,8 +59,26 @@ pub struct World {
     pub invitation: String,
     pub used_invitation: String,
     pub expired_invitation: String,
+    /// Of Dan.
+    pub voided_invitation: String,
     pub cursor: String,
     nonce: String,
+}
+
+impl Person {
+    /// Sets the same password anew and logs in; returns the log-in that this ended.
+    async fn renew_password(&mut self, api: &Api) -> String {
+        let (caches, hash) = (api.caches(Servers::shared().await), password::hash(PASSWORD).unwrap());
+        log_ins::set_password(&mut api.database.connect().await, &caches, self.id, &hash).await.unwrap();
+        let login = json!({"username": self.name, "password": PASSWORD});
+        let answer = ok(api.post("/api/auth/login", &login)).await;
+        std::mem::replace(&mut self.jwt, answer["token"].as_str().unwrap().to_owned())
+    }
+}
+
+async fn operator(api: &Api, name: &str) -> Person {
+    let (id, jwt) = api.admin(name).await;
+    Person { id, name: name.to_owned(), jwt }
 }
 
 async fn person(api: &Api, name: &str) -> Person {
@@ -64,9 +91,11 @@ impl World {
         let (one, two) = (Api::with(QUIET).await, Api::with(QUIET).await);
         let nonce = Uuid::new_v4().simple().to_string();
         let named = |name: &str| format!("{name}-{nonce}");
-        let bob = person(&one, &named("bob")).await;
+        let mut bob = person(&one, &named("bob")).await;
         let jane = person(&one, &named("jane")).await;
         let eve = person(&two, "eve").await;
+        let (root, strange_root) = (operator(&one, &named("root")).await, operator(&two, "root").await);
+        let earlier_log_in = bob.renew_password(&one).await;
         let ann_name = named("ann");
         let ann = one.phone(&bob.jwt, &ann_name).await;
         let mut carl = one.phone(&bob.jwt, &named("carl")).await;
@@ -75,6 +104,13 @@ impl World {
         let revoked = one.second_phone(&bob.jwt, &ann, &named("lost"), &ann_name).await;
         let revocation = one.request(Method::DELETE, &format!("/api/devices/{}", revoked.id));
         ok(revocation.bearer_auth(&bob.jwt)).await;
+        let (dan, dan_name) = (person(&one, &named("dan")).await, named("dans-phone"));
+        let dans_phone = one.phone(&dan.jwt, &dan_name).await;
+        let voided_invitation = one.enrollment_token(&dan.jwt, &json!({})).await;
+        for user in [dan.id, dans_phone.user] {
+            let disabling = one.request(Method::POST, &format!("/api/users/{user}/disable"));
+            ok(disabling.bearer_auth(&root.jwt)).await;
+        }
         let used_invitation = one.enrollment_token(&bob.jwt, &json!({"username": named("carl")})).await;
         let again = ok(one.complete(&used_invitation, &carl.id, &named("carl"))).await;
         let renewed = again["device_token"].as_str().unwrap().to_owned();
@@ -121,6 +157,12 @@ impl World {
             invitation,
             used_invitation,
             expired_invitation,
+            voided_invitation,
+            root,
+            strange_root,
+            dan,
+            dans_phone,
+            earlier_log_in,
             cursor,
             nonce,
         }
@@ -151,7 +193,14 @@ impl World {
         match side {
             Some(Side::Owner) => Vec::new(),
             Some(Side::Peer) => private.into(),
-            Some(Side::Stranger) | None => private.into_iter().chain(everything).collect(),
+            // Who operates the tenant sees all of its devices.
+            Some(Side::Operator) => {
+                let devices = [&self.ann.id, &self.revoked.id];
+                private.into_iter().filter(|canary| !devices.contains(&canary)).collect()
+            }
+            Some(Side::Stranger | Side::StrangeOperator) | None => {
+                private.into_iter().chain(everything).collect()
+            }
         }
     }
 }
