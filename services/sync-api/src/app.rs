@@ -10,7 +10,7 @@ use posduif_model::{
     rule::{RuleError, RuleSet},
 };
 use posduif_runtime::{
-    config::{ApiConfig, AuthConfig, Config, ConfigError, RedisConfig, SyncConfig},
+    config::{ApiConfig, AuthConfig, Config, ConfigError, RateLimitConfig, RedisConfig, SyncConfig},
     postgres::{self, ConnectError, SessionLimits},
 };
 use secrecy::ExposeSecret;
@@ -55,6 +55,7 @@ pub struct App {
     pub api: ApiConfig,
     pub auth: AuthConfig,
     pub sync: SyncConfig,
+    pub rate_limit: RateLimitConfig,
     /// For connections that no pool can lend.
     pub redis: RedisConfig,
 }
@@ -122,6 +123,7 @@ impl App {
             api: config.api.clone(),
             auth: config.auth.clone(),
             sync: config.sync.clone(),
+            rate_limit: config.rate_limit.clone(),
             redis: config.redis.clone(),
         })
     }

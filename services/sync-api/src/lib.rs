@@ -17,13 +17,14 @@ pub mod turns;
 pub mod app;
 
 pub mod account_change;
+pub mod accounts;
 pub mod enrollment;
-pub mod standing;
 pub mod sync;
 
 pub mod live;
 
 mod http;
+pub use http::document;
 
 pub mod pruning;
 mod readiness;

@@ -15,7 +15,9 @@ use crate::{
     app::{App, StartError},
     clock::Clock,
     http::{
+        docs::Docs,
         extract, limits, peer,
+        rate::{Rates, guard},
         request::{self, Requests},
         routes,
     },
@@ -79,22 +81,30 @@ pub async fn serve(
 ) -> io::Result<()> {
     let deadline = app.api.shutdown_deadline.saturating_sub(2 * CLOSING);
     let hub = Hub::new(app.clone(), metrics.live.clone());
+    let rates = Rates::new(&app.rate_limit, app.api.trusted_proxies.clone(), metrics.limited.clone());
+    let rates = Data::new(rates);
+    let sweeping = rates.clone();
     let requests = Requests { metrics, in_flight: TaskTracker::new(), shutdown: shutdown.clone() };
     let in_flight = requests.in_flight.clone();
     let (app, requests, live) = (Data::from(app), Data::new(requests), Data::from(hub.clone()));
     // Three pings in vain; and other answers need their time, too.
     let silence = (3 * app.api.sse.ping_interval).max(SILENCE);
+    let with_docs = app.api.docs;
+    let docs = Data::new(Docs::new().map_err(io::Error::other)?);
     let factory = move || {
         let most_bytes = app.api.max_decoded_body_bytes;
         actix_web::App::new()
             .app_data(app.clone())
             .app_data(requests.clone())
             .app_data(live.clone())
+            .app_data(rates.clone())
+            .app_data(docs.clone())
             .configure(|service| extract::configure(service, most_bytes))
-            .configure(routes::configure)
+            .configure(|service| routes::configure(service, with_docs))
             .wrap(from_fn(limits::arriving))
             .wrap(from_fn(limits::leaving))
             .wrap(Compress::default())
+            .wrap(from_fn(guard::guard))
             .wrap(from_fn(request::accompany))
     };
     let server = HttpServer::new(factory)
@@ -110,6 +120,7 @@ pub async fn serve(
     select! {
         ended = &mut server => return ended,
         broken = &mut live => return broken,
+        never = sweeping.sweep() => match never {},
         () = shutdown.cancelled() => {}
     }
     let drain = async {

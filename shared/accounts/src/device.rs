@@ -5,6 +5,7 @@ use posduif_model::{DeviceId, UserId};
 use serde::Serialize;
 use serde_json::Value;
 use tokio_postgres::{Error, GenericClient, Row};
+use utoipa::ToSchema;
 
 /// Whose devices are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +31,18 @@ const WITHIN: &str = "($1::uuid IS NULL OR EXISTS (SELECT FROM public.enrollment
                                                     WHERE t.device_id = d.id AND t.created_by = $1))";
 
 /// A device as those see it who may revoke it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Device, example = json!({
+    "id": "phone-1", "user_id": "2a33d4a6-4c1f-44f5-ba4d-3f1a370c7a38", "username": "Joe",
+    "device_info": {"model": "Fairphone 5"}, "created_at": "2026-11-23T10:43:05.126804Z",
+    "last_seen": "2026-11-23T10:43:58.417523Z", "revoked_at": null,
+}))]
 pub struct Listed {
     pub id: String,
+    #[schema(value_type = Uuid)]
     pub user_id: UserId,
     pub username: String,
+    /// What the device said of itself when it was enrolled.
     pub device_info: Value,
     pub created_at: DateTime<Utc>,
     pub last_seen: Option<DateTime<Utc>>,

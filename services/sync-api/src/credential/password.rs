@@ -1,8 +1,8 @@
 //! A password and a stored hash in, yes or no out, in the same time for users that do not exist.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use posduif_accounts::password::{HashError, hash, is_match};
+use posduif_accounts::password::{HashError, Workspace, hash};
 use tokio::sync::Semaphore;
 
 /// Checks passwords on the blocking threads, a few at a time: each takes some 20 MiB and as many milliseconds.
@@ -11,6 +11,8 @@ pub struct Passwords {
     /// What is checked in place of a hash that does not exist.
     dummy: Arc<str>,
     permits: Arc<Semaphore>,
+    /// Memory for as many checks as may run at a time.
+    workspaces: Arc<Mutex<Vec<Workspace>>>,
 }
 
 /// The check could not be made.
@@ -26,14 +28,22 @@ impl Passwords {
     /// `at_once` is the most checks that run at a time.
     pub fn new(at_once: usize) -> Result<Self, PasswordError> {
         let dummy = hash("no user has this password")?;
-        Ok(Passwords { dummy: dummy.into(), permits: Arc::new(Semaphore::new(at_once)) })
+        let permits = Arc::new(Semaphore::new(at_once));
+        Ok(Passwords { dummy: dummy.into(), permits, workspaces: Arc::default() })
     }
 
     /// Whether the password fits the stored hash; where there is none the same work is done for nothing.
     pub async fn verify(&self, password: String, stored: Option<String>) -> Result<bool, PasswordError> {
         let _permit = self.permits.acquire().await.map_err(|_| PasswordError::Interrupted)?;
         let (exists, dummy) = (stored.is_some(), self.dummy.clone());
-        let check = move || is_match(&password, stored.as_deref().unwrap_or(&dummy));
+        let workspaces = self.workspaces.clone();
+        let check = move || {
+            let kept = || workspaces.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut workspace = kept().pop().unwrap_or_default();
+            let fits = workspace.is_match(&password, stored.as_deref().unwrap_or(&dummy));
+            kept().push(workspace);
+            fits
+        };
         let fits = tokio::task::spawn_blocking(check).await.map_err(|_| PasswordError::Interrupted)??;
         Ok(fits && exists)
     }

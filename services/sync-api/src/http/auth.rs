@@ -15,8 +15,11 @@ use posduif_changelog::device_auth::{Cached, DeviceAuth};
 use posduif_model::{DeviceId, UserId};
 use posduif_runtime::config;
 
-use super::error::ApiError;
-use crate::{app::App, code::Code, credential::jwt::Subject, standing, store::devices, tenant::Tenant};
+use super::{
+    error::ApiError,
+    rate::{Toll, settle},
+};
+use crate::{accounts, app::App, code::Code, credential::jwt::Subject, store::devices, tenant::Tenant};
 
 const DEVICE_ID: &str = "x-device-id";
 
@@ -51,6 +54,14 @@ pub struct Device {
 /// Someone of a tenant, by either credential.
 pub struct Member {
     pub tenant: Arc<Tenant>,
+    /// Operates the tenant.
+    pub is_admin: bool,
+}
+
+impl Device {
+    fn pay(toll: &Toll, device: &Self) -> Result<(), ApiError> {
+        toll.device(&device.tenant.id, &device.device, device.user)
+    }
 }
 
 impl FromRequest for WebUser {
@@ -59,7 +70,7 @@ impl FromRequest for WebUser {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
-        Box::pin(async move { Ok(log_in(app_of(&request)?, request.headers()).await?.web) })
+        Box::pin(async move { Ok(log_in(&request).await?.web) })
     }
 }
 
@@ -70,7 +81,7 @@ impl FromRequest for Admin {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
         Box::pin(async move {
-            let WebUser { tenant, user, is_admin } = log_in(app_of(&request)?, request.headers()).await?.web;
+            let WebUser { tenant, user, is_admin } = log_in(&request).await?.web;
             match is_admin {
                 true => Ok(Admin { tenant, user }),
                 false => Err(ApiError::new(Code::Forbidden, "only an operator of the tenant may do this")),
@@ -85,7 +96,7 @@ impl FromRequest for Device {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
-        Box::pin(async move { device(app_of(&request)?, request.headers()).await })
+        Box::pin(async move { settle(&request, device(&request).await, Device::pay) })
     }
 }
 
@@ -96,12 +107,12 @@ impl FromRequest for Member {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
         Box::pin(async move {
-            let (app, headers) = (app_of(&request)?, request.headers());
-            let tenant = match headers.contains_key(DEVICE_ID) {
-                true => device(app, headers).await?.tenant,
-                false => log_in(app, headers).await?.web.tenant,
-            };
-            Ok(Member { tenant })
+            if request.headers().contains_key(DEVICE_ID) {
+                let device = settle(&request, device(&request).await, Device::pay)?;
+                return Ok(Member { tenant: device.tenant, is_admin: false });
+            }
+            let WebUser { tenant, is_admin, .. } = log_in(&request).await?.web;
+            Ok(Member { tenant, is_admin })
         })
     }
 }
@@ -123,9 +134,12 @@ pub(super) struct LogIn {
 }
 
 /// The log-in that a request presents.
-pub(super) async fn log_in(app: &App, headers: &HeaderMap) -> Result<LogIn, ApiError> {
+pub(super) async fn log_in(request: &HttpRequest) -> Result<LogIn, ApiError> {
+    let app = app_of(request)?;
     let missing = || ApiError::new(Code::Unauthorized, "log in and send Authorization: Bearer <token>");
-    let (subject, expires_at) = app.jwt.verify_until(bearer(headers).ok_or_else(missing)?)?;
+    let presented = bearer(request.headers()).ok_or_else(missing);
+    let verified = presented.and_then(|token| Ok(app.jwt.verify_until(token)?));
+    let (subject, expires_at) = settle(request, verified, |toll, (subject, _)| toll.web_user(subject))?;
     let web = still_good(app, &subject).await?;
     Ok(LogIn { web, subject, expires_at })
 }
@@ -134,8 +148,8 @@ pub(super) async fn log_in(app: &App, headers: &HeaderMap) -> Result<LogIn, ApiE
 pub(super) async fn still_good(app: &App, subject: &Subject) -> Result<WebUser, ApiError> {
     let ended = || ApiError::new(Code::Unauthorized, "the log-in has ended; log in again");
     let (tenant, user) = (app.tenant(&subject.tenant).ok_or_else(ended)?.clone(), subject.user);
-    let found = standing::accounts(&tenant, &[user]).await?;
-    let account = found.get(&user).filter(|account| standing::is_good(subject, account));
+    let found = accounts::of(&tenant, &[user]).await?;
+    let account = found.get(&user).filter(|account| accounts::is_good(subject, account));
     let is_admin = account.ok_or_else(ended)?.is_admin;
     Ok(WebUser { tenant, user, is_admin })
 }
@@ -148,7 +162,8 @@ pub(super) fn presented_hash(app: &App, headers: &HeaderMap) -> Option<String> {
     }
 }
 
-async fn device(app: &App, headers: &HeaderMap) -> Result<Device, ApiError> {
+async fn device(request: &HttpRequest) -> Result<Device, ApiError> {
+    let (app, headers) = (app_of(request)?, request.headers());
     let refused = || {
         ApiError::new(
             Code::Unauthorized,
@@ -166,7 +181,9 @@ async fn device(app: &App, headers: &HeaderMap) -> Result<Device, ApiError> {
     };
     let tenant = tenant.ok_or_else(refused)?.clone();
     let is_proven = |auth: &DeviceAuth| token.as_ref().is_none_or(|token| token.matches(&auth.token_hash));
-    match credential(&tenant, &device, is_proven).await? {
+    // PostgreSQL is asked for nobody whose address has used up its limit with bad credentials.
+    let leave = || Toll::of(request).map_or(Ok(()), |toll| toll.stranger());
+    match credential(&tenant, &device, is_proven, leave).await? {
         Some(user) => Ok(Device { tenant, device, user }),
         None => Err(refused()),
     }
@@ -177,6 +194,7 @@ async fn credential(
     tenant: &Tenant,
     device: &DeviceId,
     is_proven: impl Fn(&DeviceAuth) -> bool,
+    leave: impl FnOnce() -> Result<(), ApiError>,
 ) -> Result<Option<UserId>, ApiError> {
     // Without Redis a device can still upload: PostgreSQL knows what the cache knows.
     let cached = match tenant.caches.devices.get(device).await {
@@ -190,6 +208,7 @@ async fn credential(
     {
         return Ok(Some(auth.user));
     }
+    leave()?;
     let found = tenant.database.run(async |client| devices::credential(client, device).await).await?;
     let Some(auth) = found.filter(is_proven) else { return Ok(None) };
     if let Some(Cached { generation, .. }) = cached

@@ -1,5 +1,7 @@
 //! `/api/enrollment`: a web user's permission in, an enrolled device out.
 
+mod body;
+
 use actix_web::{
     HttpResponse,
     http::header::CACHE_CONTROL,
@@ -8,9 +10,8 @@ use actix_web::{
 use posduif_accounts::{invitation, token::Token, username};
 use posduif_model::{DeviceId, UserId};
 use qrcode::{QrCode, render::svg};
-use serde::Deserialize;
-use serde_json::{Value, json};
 
+use self::body::{Completion, Enrolled, Invitation, Invited, QrCodeData, Usable};
 use super::{auth::WebUser, error::ApiError};
 use crate::{
     app::App,
@@ -23,36 +24,18 @@ use crate::{
     tenant::Tenant,
 };
 
-#[derive(Default, Deserialize)]
-pub struct Invitation {
-    /// The mobile user whose new phone this is for.
-    username: Option<String>,
-}
-
-impl Invitation {
-    /// A body may be left out: nothing in it is required.
-    fn read(body: &[u8]) -> Result<Self, ApiError> {
-        if body.is_empty() {
-            return Ok(Invitation::default());
-        }
-        serde_json::from_slice(body)
-            .map_err(|error| ApiError::invalid(format!("the body cannot be read: {error}")))
-    }
-}
-
-#[derive(Deserialize)]
-pub struct Completion {
-    token: String,
-    device_id: String,
-    username: String,
-    #[serde(default = "no_info")]
-    device_info: Value,
-}
-
-fn no_info() -> Value {
-    json!({})
-}
-
+/// Let a phone in
+///
+/// Makes a token that enrols one device within a few minutes (`auth.enrollment_ttl`). A body may be left out.
+#[utoipa::path(
+    post,
+    path = "/api/enrollment/create",
+    tag = "Enrolment",
+    operation_id = "create_enrollment",
+    security(("web" = [])),
+    request_body(content = Option<Invitation>, description = "May be left out."),
+    responses((status = 201, description = "The token.", body = Invited)),
+)]
 pub async fn create(app: Data<App>, web: WebUser, body: Bytes) -> Result<HttpResponse, ApiError> {
     let invitation = Invitation::read(&body)?;
     let database = &web.tenant.database;
@@ -71,31 +54,53 @@ pub async fn create(app: Data<App>, web: WebUser, body: Bytes) -> Result<HttpRes
         Ok::<_, StoreError>(invitation::create(client, &token, tenant, web.user, bound, lifetime).await?)
     });
     let expires_at = created.await?;
-    Ok(HttpResponse::Created().insert_header((CACHE_CONTROL, "no-store")).json(json!({
-        "token": token.expose(),
-        "qr_code_data": {
-            "enrollment_url": url_of(&app, &token),
-            "token": token.expose(),
-            "tenant_id": web.tenant.id,
+    Ok(HttpResponse::Created().insert_header((CACHE_CONTROL, "no-store")).json(Invited {
+        token: token.expose().to_owned(),
+        qr_code_data: QrCodeData {
+            enrollment_url: url_of(&app, &token),
+            token: token.expose().to_owned(),
+            tenant_id: web.tenant.id.clone(),
         },
-        "expires_at": expires_at,
-    })))
+        expires_at,
+    }))
 }
 
+/// Look an enrolment token up
+#[utoipa::path(
+    get,
+    path = "/api/enrollment/{token}",
+    tag = "Enrolment",
+    operation_id = "get_enrollment",
+    security(()),
+    params(("token" = String, Path, description = "The token.")),
+    responses((status = 200, description = "It can be used.", body = Usable)),
+)]
 pub async fn get(app: Data<App>, token: Path<String>) -> Result<HttpResponse, ApiError> {
     let token = Token::parse(&token).map_err(|_| ApiError::not_found())?;
     let tenant = app.tenant(token.tenant()).ok_or_else(ApiError::not_found)?;
     let found = usable(tenant, &token, None).await?;
-    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(json!({
-        "token": token.expose(),
-        "tenant_id": tenant.id,
-        "created_by": found.created_by,
-        "expires_at": found.expires_at,
-        "used_at": found.used_at,
-        "valid": true,
-    })))
+    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(Usable {
+        token: token.expose().to_owned(),
+        tenant_id: tenant.id.clone(),
+        created_by: found.created_by,
+        expires_at: found.expires_at,
+        used_at: found.used_at,
+        valid: true,
+    }))
 }
 
+/// Show an enrolment token as a QR code
+///
+/// For the web user who made it. The code holds `enrollment_url`.
+#[utoipa::path(
+    get,
+    path = "/api/enrollment/{token}/qr.svg",
+    tag = "Enrolment",
+    operation_id = "get_enrollment_qr_code",
+    security(("web" = [])),
+    params(("token" = String, Path, description = "The token.")),
+    responses((status = 200, description = "The image.", body = String, content_type = "image/svg+xml")),
+)]
 pub async fn qr_code(app: Data<App>, web: WebUser, token: Path<String>) -> Result<HttpResponse, ApiError> {
     let token = Token::parse(&token).map_err(|_| ApiError::not_found())?;
     if *token.tenant() != web.tenant.id {
@@ -110,6 +115,19 @@ pub async fn qr_code(app: Data<App>, web: WebUser, token: Path<String>) -> Resul
         .body(image))
 }
 
+/// Enrol this device
+///
+/// A token works once, also under concurrent calls. The device that used it may repeat the call until the token expires,
+/// because the answer may have been lost: it gets a new `device_token`, and the earlier one is refused from then on.
+#[utoipa::path(
+    post,
+    path = "/api/enrollment/complete",
+    tag = "Enrolment",
+    operation_id = "complete_enrollment",
+    security(()),
+    request_body = Completion,
+    responses((status = 200, description = "The device is enrolled.", body = Enrolled)),
+)]
 pub async fn complete(app: Data<App>, completion: Json<Completion>) -> Result<HttpResponse, ApiError> {
     let Completion { token, device_id, username, device_info } = completion.into_inner();
     let device: DeviceId =
@@ -120,13 +138,13 @@ pub async fn complete(app: Data<App>, completion: Json<Completion>) -> Result<Ht
     let candidate = Candidate { device, username, info: device_info };
     let enrolled = enrollment::complete(tenant, &token, &candidate).await?;
     tracing::info!(tenant = %tenant.id, device = %candidate.device, user = %enrolled.user, "device enrolled");
-    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(json!({
-        "user_id": enrolled.user,
-        "device_id": candidate.device,
-        "tenant_id": tenant.id,
-        "device_token": enrolled.device_token.expose(),
-        "app_instructions_url": app.api.public_url.join("/api/app-instructions"),
-    })))
+    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(Enrolled {
+        user_id: enrolled.user,
+        device_id: candidate.device,
+        tenant_id: tenant.id.clone(),
+        device_token: enrolled.device_token.expose().to_owned(),
+        app_instructions_url: app.api.public_url.join("/api/app-instructions"),
+    }))
 }
 
 fn url_of(app: &App, token: &Token) -> String {

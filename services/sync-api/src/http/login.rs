@@ -8,26 +8,54 @@ use posduif_accounts::password;
 use posduif_model::TenantId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{error::ApiError, users};
-use crate::{app::App, code::Code, credential::jwt::Subject, store::credentials};
+use crate::{
+    app::App,
+    code::Code,
+    credential::jwt::Subject,
+    store::{credentials, users::User},
+};
 
-#[derive(Deserialize)]
+/// Who wants to log in.
+#[derive(Deserialize, ToSchema)]
+#[schema(example = json!({"username": "Bob", "password": "correct horse battery staple"}))]
 pub struct Login {
     username: String,
+    /// At most 1024 bytes.
+    #[schema(max_length = 1024)]
     password: String,
+    /// May be left out where the server has one tenant.
+    #[schema(value_type = Option<String>, pattern = "^[A-Za-z0-9_.-]{1,63}$")]
     tenant_id: Option<TenantId>,
 }
 
-#[derive(Serialize)]
+/// A log-in that succeeded.
+#[derive(Serialize, ToSchema)]
 struct LoggedIn {
+    /// For `Authorization: Bearer <token>`; opaque to clients.
+    #[schema(example = "eyJ0eXAiOiJKV1Qi…")]
     token: String,
+    #[schema(value_type = User)]
     user: Value,
-    /// Seconds.
+    /// Seconds for which the token is good.
+    #[schema(example = 3600)]
     expires_in: u64,
 }
 
+/// Log in as a web user
+///
 /// Answers alike, and after the same work, whether tenant, user or password is wrong.
+#[utoipa::path(
+    post,
+    path = "/api/auth/login",
+    tag = "Log-in",
+    operation_id = "log_in",
+    security(()),
+    request_body = Login,
+    responses((status = 200, description = "The caller is logged in.", body = LoggedIn)),
+)]
 pub async fn login(app: Data<App>, login: Json<Login>) -> Result<HttpResponse, ApiError> {
     let Login { username, password, tenant_id } = login.into_inner();
     if password.len() > password::LONGEST {
@@ -50,10 +78,13 @@ pub async fn login(app: Data<App>, login: Json<Login>) -> Result<HttpResponse, A
     let stored = found.as_ref().map(|(_, hash, _)| hash.clone());
     let is_right = app.passwords.verify(password, stored).await?;
     let (Some(tenant), Some((user, _, log_ins)), true) = (tenant, found, is_right) else {
+        // Neither the name that was tried, which may be a password in the wrong field, nor whether it exists.
+        tracing::info!(tenant = tenant.map(|tenant| tenant.id.as_str()), "log-in refused");
         return Err(ApiError::new(Code::Unauthorized, "username or password is wrong"));
     };
     let subject = Subject { tenant: tenant.id.clone(), user, log_ins };
     let token = app.jwt.issue(&subject, app.clock.now())?;
-    let user = users::find(&app, tenant, user).await?;
+    tracing::info!(tenant = %tenant.id, %user, "logged in");
+    let user = users::find(&app, tenant, false, user).await?;
     Ok(HttpResponse::Ok().json(LoggedIn { token, user, expires_in: app.jwt.lifetime_seconds() }))
 }

@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::error::ApiError;
+use super::{error::ApiError, rate};
 use crate::metrics::RequestMetrics;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -78,7 +78,10 @@ pub async fn accompany<B: MessageBody + 'static>(
     let route = response.request().match_pattern().unwrap_or_else(|| UNMATCHED.to_owned());
     let rendered = rendered_error(&response, &id, &route);
     let mut response = match rendered {
-        Some(rendered) => response.into_response(rendered),
+        Some(mut rendered) => {
+            carry_over(response.headers(), rendered.headers_mut());
+            response.into_response(rendered)
+        }
         None => response,
     };
 
@@ -96,6 +99,15 @@ pub async fn accompany<B: MessageBody + 'static>(
         requests.metrics.observe(method, &route, response.status().as_u16(), started.elapsed());
     }
     Ok(response)
+}
+
+/// What an answer says whatever its body is.
+fn carry_over(from: &HeaderMap, to: &mut HeaderMap) {
+    for name in &rate::level::HEADERS {
+        if let Some(value) = from.get(name) {
+            to.insert(name.clone(), value.clone());
+        }
+    }
 }
 
 /// The body of a failed answer, also of one that the framework left bare.

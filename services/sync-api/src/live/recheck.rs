@@ -16,9 +16,9 @@ use super::{
     hub::LiveTenant,
 };
 use crate::{
+    accounts,
     app::App,
     credential::jwt::Subject,
-    standing,
     store::{devices, presence::PresenceError},
 };
 
@@ -115,11 +115,11 @@ async fn check_log_ins(live: &LiveTenant, connections: &[Arc<Connection>]) -> Re
     }
     let users: Vec<UserId> = by_user.keys().copied().collect();
     for some in users.chunks(AT_ONCE) {
-        let accounts = standing::accounts(&live.tenant, some).await?;
+        let found = accounts::of(&live.tenant, some).await?;
         for user in some {
-            let account = accounts.get(user);
+            let account = found.get(user);
             for (connection, subject) in by_user.get(user).into_iter().flatten() {
-                if !account.is_some_and(|account| standing::is_good(subject, account)) {
+                if !account.is_some_and(|account| accounts::is_good(subject, account)) {
                     connection.end(Ending::Revoked);
                 }
             }

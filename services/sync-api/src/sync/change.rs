@@ -10,6 +10,7 @@ use posduif_model::{
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::{
     message, moment,
@@ -46,17 +47,25 @@ pub struct Writer<'a> {
     pub rules: &'a RuleSet,
 }
 
-#[derive(Deserialize)]
-struct Change<'a> {
+/// A row that was written on the device.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = SentChange)]
+pub(super) struct Change<'a> {
+    #[schema(value_type = String)]
     table: TableName,
+    #[schema(inline)]
     op: Op,
+    /// The whole primary key.
     #[serde(borrow)]
+    #[schema(value_type = Object)]
     key: BTreeMap<String, &'a RawValue>,
+    /// Granted columns and the version; of a deletion the version alone.
     #[serde(borrow)]
+    #[schema(value_type = Option<Object>)]
     row: Option<BTreeMap<String, &'a RawValue>>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Op {
     Upsert,

@@ -6,7 +6,7 @@ use posduif_accounts::{Caches, log_ins, password};
 use posduif_changelog::Timeouts;
 use posduif_model::UserId;
 use posduif_runtime::config::Config;
-use posduif_testkit::Servers;
+use posduif_testkit::{Servers, eventually_true};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ impl Api {
         (user, jwt)
     }
 
-    fn caches(&self, servers: &Servers) -> Caches {
+    pub fn caches(&self, servers: &Servers) -> Caches {
         let pool = posduif_changelog::pool(servers.redis_url(), 2, Timeouts::default()).unwrap();
         Caches::new(&pool, &self.tenant)
     }
@@ -136,6 +136,16 @@ async fn a_disabled_user_is_out_everywhere_and_at_once() {
     let again = ok(api.change(&root, ann.user, "disable")).await;
     assert_eq!((&again["disabled_at"], &again["devices_revoked"]), (&answer["disabled_at"], &json!(0)));
 
+    // Operators are told, and nobody else.
+    let ann_of = async |request: RequestBuilder| ok(request).await["account"].clone();
+    let path = format!("/api/users/{}", ann.user);
+    let account = ann_of(api.look(&path).bearer_auth(&root)).await;
+    assert_eq!(account, json!({"is_admin": false, "disabled_at": answer["disabled_at"]}));
+    let listed = ok(api.look("/api/users?filter=root").bearer_auth(&root)).await;
+    assert_eq!(listed["users"][0]["account"], json!({"is_admin": true, "disabled_at": null}));
+    let (_, jane) = api.web_user("jane").await;
+    assert_eq!(ann_of(api.look(&path).bearer_auth(&jane)).await, Value::Null);
+
     // What was ended stays so; who is enabled begins anew.
     for user in [ann.user, bob] {
         assert_eq!(ok(api.change(&root, user, "enable")).await["disabled_at"], Value::Null);
@@ -223,6 +233,48 @@ async fn an_enrolment_and_the_end_of_its_user_never_pass_each_other() {
         let left: i64 = api.sql.query_one(sql, &[&ann.user.uuid()]).await.unwrap().get(0);
         assert_eq!(left, 0, "round {round}");
     }
+}
+
+#[tokio::test]
+async fn a_token_that_was_being_made_while_its_user_was_disabled_enrols_nobody() {
+    let api = Api::start().await;
+    let (bob, jwt) = api.web_user("bob").await;
+    let ann = api.phone(&jwt, "ann").await;
+    let by_bob = api.enrollment_token(&jwt, &json!({})).await;
+    let for_ann = api.enrollment_token(&jwt, &json!({"username": "ann"})).await;
+    // The tokens came too late to be voided.
+    let disable = "INSERT INTO posduif_engine.accounts (user_id, disabled_at) VALUES ($1, now())";
+    api.sql.execute(disable, &[&ann.user.uuid()]).await.unwrap();
+    assert_eq!(refused(api.enroll(&for_ann, "new-phone", "ann")).await, is(400, "INVALID_TOKEN"));
+    ok(api.look(&format!("/api/enrollment/{by_bob}"))).await;
+    api.sql.execute(disable, &[&bob.uuid()]).await.unwrap();
+    assert_eq!(refused(api.enroll(&by_bob, "new-phone", "new")).await, is(400, "INVALID_TOKEN"));
+    assert_eq!(refused(api.look(&format!("/api/enrollment/{by_bob}"))).await, is(400, "INVALID_TOKEN"));
+}
+
+#[tokio::test]
+async fn an_enrolment_that_waits_for_its_user_looks_again_at_the_account() {
+    let api = Api::start().await;
+    let (_, jwt) = api.web_user("bob").await;
+    let ann = api.phone(&jwt, "ann").await;
+    let token = api.enrollment_token(&jwt, &json!({"username": "ann"})).await;
+    api.sql.batch_execute("BEGIN").await.unwrap();
+    let lock = "SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE";
+    api.sql.query_one(lock, &[&ann.user.uuid()]).await.unwrap();
+    let disable = "INSERT INTO posduif_engine.accounts (user_id, disabled_at) VALUES ($1, now())";
+    api.sql.execute(disable, &[&ann.user.uuid()]).await.unwrap();
+    let completion = tokio::spawn(refused(api.enroll(&token, "new-phone", "ann")));
+    let admin = api.database.connect_admin().await;
+    eventually_true(SOON, "the completion waits", async || {
+        let waits = "SELECT count(*) FROM pg_stat_activity
+                      WHERE datname = $1 AND wait_event_type = 'Lock' AND query LIKE 'UPDATE public.users%'";
+        Ok(admin.query_one(waits, &[&api.database.name()]).await?.get::<_, i64>(0) == 1)
+    })
+    .await;
+    api.sql.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(completion.await.unwrap(), is(400, "INVALID_TOKEN"));
+    let sql = "SELECT FROM devices WHERE id = 'new-phone'";
+    assert!(api.sql.query_opt(sql, &[]).await.unwrap().is_none());
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod admin;
 mod api;
 mod auth;
+mod cors;
 mod duration;
 mod error;
 mod load;
@@ -16,6 +17,7 @@ mod retention;
 mod sse;
 mod sync;
 mod tenants;
+mod tls;
 mod wal;
 mod webhook;
 mod webhook_url;
@@ -27,6 +29,7 @@ use serde::Deserialize;
 pub use admin::AdminConfig;
 pub use api::ApiConfig;
 pub use auth::{AuthConfig, DeviceAuth};
+pub use cors::{AllowedOrigins, CorsConfig, InvalidOrigin, Origin};
 pub use error::{ConfigError, Problem};
 pub use log::{LogConfig, LogFormat};
 pub use postgres_url::{InvalidPostgresUrl, PostgresUrl};
@@ -38,6 +41,7 @@ pub use retention::RetentionConfig;
 pub use sse::SseConfig;
 pub use sync::{MAX_BATCH_SIZE, SyncConfig};
 pub use tenants::TenantConfig;
+pub use tls::TlsConfig;
 pub use wal::WalConfig;
 pub use webhook::WebhookConfig;
 pub use webhook_url::{InvalidWebhookUrl, WebhookUrl};
@@ -182,6 +186,8 @@ mod tests {
             "redis",
             "api",
             "api.sse",
+            "api.cors",
+            "api.tls",
             "admin",
             "sync",
             "sync.wal",

@@ -14,7 +14,7 @@ pub fn is_good(log_in: &Subject, account: &Account) -> bool {
 }
 
 /// The account of each of these who is a web user of the tenant.
-pub async fn accounts(tenant: &Tenant, users: &[UserId]) -> Result<HashMap<UserId, Account>, StoreError> {
+pub async fn of(tenant: &Tenant, users: &[UserId]) -> Result<HashMap<UserId, Account>, StoreError> {
     let cached = match tenant.caches.accounts.get_all(users).await {
         Ok(cached) => Some(cached),
         // Without Redis a web user can still read and write: PostgreSQL knows what the cache knows.
