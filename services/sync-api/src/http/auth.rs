@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{accounts, app::App, code::Code, credential::jwt::Subject, store::devices, tenant::Tenant};
 
-const DEVICE_ID: &str = "x-device-id";
+pub(super) const DEVICE_ID: &str = "x-device-id";
 
 /// A logged-in web user.
 pub struct WebUser {

@@ -2,9 +2,11 @@
 
 mod body;
 
+use std::sync::Arc;
+
 use actix_web::{
-    HttpResponse,
-    http::header::CACHE_CONTROL,
+    HttpRequest, HttpResponse,
+    http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY},
     web::{Bytes, Data, Json, Path},
 };
 use posduif_accounts::{invitation, token::Token, username};
@@ -12,9 +14,15 @@ use posduif_model::{DeviceId, UserId};
 use qrcode::{QrCode, render::svg};
 
 use self::body::{Completion, Enrolled, Invitation, Invited, QrCodeData, Usable};
-use super::{auth::WebUser, error::ApiError};
+use super::{
+    auth::WebUser,
+    error::ApiError,
+    hardening::INERT,
+    rate::{By, TokenTry, Toll},
+};
 use crate::{
     app::App,
+    code::Code,
     enrollment::{self, Candidate, EnrollmentError},
     store::{
         StoreError,
@@ -36,8 +44,17 @@ use crate::{
     request_body(content = Option<Invitation>, description = "May be left out."),
     responses((status = 201, description = "The token.", body = Invited)),
 )]
-pub async fn create(app: Data<App>, web: WebUser, body: Bytes) -> Result<HttpResponse, ApiError> {
+pub async fn create(
+    app: Data<App>,
+    web: WebUser,
+    body: Bytes,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     let invitation = Invitation::read(&body)?;
+    if let Some(toll) = Toll::of(&request) {
+        let made = toll.rates.tries.invitation(&web.tenant.id, web.user).await;
+        toll.judge(By::Enrollment, made)?;
+    }
     let database = &web.tenant.database;
     let bound = match &invitation.username {
         None => None,
@@ -75,10 +92,44 @@ pub async fn create(app: Data<App>, web: WebUser, body: Bytes) -> Result<HttpRes
     params(("token" = String, Path, description = "The token.")),
     responses((status = 200, description = "It can be used.", body = Usable)),
 )]
-pub async fn get(app: Data<App>, token: Path<String>) -> Result<HttpResponse, ApiError> {
-    let token = Token::parse(&token).map_err(|_| ApiError::not_found())?;
-    let tenant = app.tenant(token.tenant()).ok_or_else(ApiError::not_found)?;
-    let found = usable(tenant, &token, None).await?;
+pub async fn get(
+    app: Data<App>,
+    token: Path<String>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let known = known(&app, &token);
+    let toll = Toll::of(&request);
+    let leave = leave_to_present(toll.as_deref(), known.as_ref()).await?;
+    let shown = match &known {
+        Some((tenant, token)) => show(tenant, token).await,
+        None => Err(ApiError::not_found()),
+    };
+    if let (Err(error), Some(leave)) = (&shown, leave)
+        && error.code() == Code::NotFound
+    {
+        leave.note_unknown().await;
+    }
+    shown
+}
+
+/// A token that one of the tenants may have made.
+fn known<'a>(app: &'a App, text: &str) -> Option<(&'a Arc<Tenant>, Token)> {
+    let token = Token::parse(text).ok()?;
+    Some((app.tenant(token.tenant())?, token))
+}
+
+/// Whoever presented many tokens that do not exist waits; `None` where nothing is limited.
+async fn leave_to_present<'a>(
+    toll: Option<&'a Toll>,
+    known: Option<&(&Arc<Tenant>, Token)>,
+) -> Result<Option<TokenTry<'a>>, ApiError> {
+    let Some(toll) = toll else { return Ok(None) };
+    let tenant = known.map(|(tenant, _)| &tenant.id);
+    toll.judge(By::Enrollment, toll.rates.tries.token(toll.address, tenant).await).map(Some)
+}
+
+async fn show(tenant: &Tenant, token: &Token) -> Result<HttpResponse, ApiError> {
+    let found = usable(tenant, token, None).await?;
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(Usable {
         token: token.expose().to_owned(),
         tenant_id: tenant.id.clone(),
@@ -112,6 +163,7 @@ pub async fn qr_code(app: Data<App>, web: WebUser, token: Path<String>) -> Resul
     Ok(HttpResponse::Ok()
         .content_type("image/svg+xml")
         .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header((CONTENT_SECURITY_POLICY, INERT))
         .body(image))
 }
 
@@ -128,15 +180,29 @@ pub async fn qr_code(app: Data<App>, web: WebUser, token: Path<String>) -> Resul
     request_body = Completion,
     responses((status = 200, description = "The device is enrolled.", body = Enrolled)),
 )]
-pub async fn complete(app: Data<App>, completion: Json<Completion>) -> Result<HttpResponse, ApiError> {
+pub async fn complete(
+    app: Data<App>,
+    completion: Json<Completion>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     let Completion { token, device_id, username, device_info } = completion.into_inner();
     let device: DeviceId =
         device_id.parse().map_err(|error| ApiError::invalid(format!("device_id: {error}")))?;
     let username = username::parse(&username)?;
-    let token = Token::parse(&token).map_err(|_| EnrollmentError::InvalidToken)?;
-    let tenant = app.tenant(token.tenant()).ok_or(EnrollmentError::InvalidToken)?;
+    let known = known(&app, &token);
     let candidate = Candidate { device, username, info: device_info };
-    let enrolled = enrollment::complete(tenant, &token, &candidate).await?;
+    let toll = Toll::of(&request);
+    let leave = leave_to_present(toll.as_deref(), known.as_ref()).await?;
+    let completed = match &known {
+        Some((tenant, token)) => {
+            enrollment::complete(tenant, token, &candidate).await.map(|enrolled| (tenant, enrolled))
+        }
+        None => Err(EnrollmentError::UnknownToken),
+    };
+    if let (Err(EnrollmentError::UnknownToken), Some(leave)) = (&completed, leave) {
+        leave.note_unknown().await;
+    }
+    let (tenant, enrolled) = completed?;
     tracing::info!(tenant = %tenant.id, device = %candidate.device, user = %enrolled.user, "device enrolled");
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(Enrolled {
         user_id: enrolled.user,
