@@ -2,8 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, thread::available_parallelism, time::Duration};
 
-use posduif_changelog::LogError;
-use posduif_changelog::Timeouts;
+use posduif_changelog::{LogError, Timeouts, attempts::Attempts};
 use posduif_model::{
     TenantId,
     cursor::{CursorKey, InvalidCursor},
@@ -20,6 +19,7 @@ use crate::{
     credential::{
         jwt::Jwt,
         password::{PasswordError, Passwords},
+        pseudonym::Pseudonyms,
     },
     declaration::{self, Unusable},
     store::Database,
@@ -56,6 +56,10 @@ pub struct App {
     pub auth: AuthConfig,
     pub sync: SyncConfig,
     pub rate_limit: RateLimitConfig,
+    /// How often somebody tried to get in.
+    pub attempts: Attempts,
+    /// Of those who tried.
+    pub pseudonyms: Pseudonyms,
     /// For connections that no pool can lend.
     pub redis: RedisConfig,
 }
@@ -88,6 +92,7 @@ impl App {
     pub fn new(config: &Config, clock: Clock) -> Result<Self, StartError> {
         let secret = config.auth.jwt_secret()?;
         let secret = secret.expose_secret().as_bytes();
+        let pseudonyms = Pseudonyms::derive(secret);
         let mut jwt = Jwt::new(secret, config.auth.jwt_expiration);
         let mut cursors = CursorKey::derive(secret)?;
         for accepted in config.auth.jwt_accepted_secrets()? {
@@ -124,6 +129,8 @@ impl App {
             auth: config.auth.clone(),
             sync: config.sync.clone(),
             rate_limit: config.rate_limit.clone(),
+            attempts: Attempts::new(redis),
+            pseudonyms,
             redis: config.redis.clone(),
         })
     }

@@ -36,6 +36,9 @@ pub struct Enrolled {
 pub enum EnrollmentError {
     #[error("the enrolment token is unknown, expired or used")]
     InvalidToken,
+    /// Nobody made it: somebody guesses. The same for whoever presents it.
+    #[error("the enrolment token is unknown, expired or used")]
+    UnknownToken,
     #[error("the username is taken")]
     UsernameTaken,
     #[error("the enrolment token is bound to another username")]
@@ -96,7 +99,7 @@ async fn attempt(
 ) -> Result<Outcome, StoreError> {
     let transaction = client.transaction().await?;
     let Some(found) = enrollment_tokens::lock(&transaction, token.expose()).await? else {
-        return Ok(Outcome::Refused(EnrollmentError::InvalidToken));
+        return Ok(Outcome::Refused(EnrollmentError::UnknownToken));
     };
     if found.is_expired || found.is_void {
         return Ok(Outcome::Refused(EnrollmentError::InvalidToken));

@@ -4,7 +4,7 @@ use std::{io, net::TcpListener, pin::pin, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpServer,
-    middleware::{Compress, from_fn},
+    middleware::{Compress, Condition, from_fn},
     web::Data,
 };
 use posduif_runtime::{admin, config::Config, lifecycle::Tasks, metrics::Metrics, readiness::Readiness};
@@ -15,9 +15,10 @@ use crate::{
     app::{App, StartError},
     clock::Clock,
     http::{
+        cors,
         docs::Docs,
         extract, limits, peer,
-        rate::{Rates, guard},
+        rate::{Rates, Tries, guard},
         request::{self, Requests},
         routes,
     },
@@ -81,10 +82,13 @@ pub async fn serve(
 ) -> io::Result<()> {
     let deadline = app.api.shutdown_deadline.saturating_sub(2 * CLOSING);
     let hub = Hub::new(app.clone(), metrics.live.clone());
-    let rates = Rates::new(&app.rate_limit, app.api.trusted_proxies.clone(), metrics.limited.clone());
+    let tries = Tries::new(app.attempts.clone(), app.pseudonyms.clone(), &app.rate_limit);
+    let proxies = app.api.trusted_proxies.clone();
+    let rates = Rates::new(&app.rate_limit, proxies, tries, metrics.limited.clone());
     let rates = Data::new(rates);
     let sweeping = rates.clone();
-    let requests = Requests { metrics, in_flight: TaskTracker::new(), shutdown: shutdown.clone() };
+    let is_tls = app.api.tls.files().is_some();
+    let requests = Requests { metrics, in_flight: TaskTracker::new(), is_tls, shutdown: shutdown.clone() };
     let in_flight = requests.in_flight.clone();
     let (app, requests, live) = (Data::from(app), Data::new(requests), Data::from(hub.clone()));
     // Three pings in vain; and other answers need their time, too.
@@ -105,6 +109,7 @@ pub async fn serve(
             .wrap(from_fn(limits::leaving))
             .wrap(Compress::default())
             .wrap(from_fn(guard::guard))
+            .wrap(Condition::new(cors::is_needed(&app.api.cors), cors::middleware(&app.api.cors)))
             .wrap(from_fn(request::accompany))
     };
     let server = HttpServer::new(factory)

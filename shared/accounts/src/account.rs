@@ -1,5 +1,7 @@
 //! `posduif_engine.accounts`: which log-ins are good, who operates the tenant, who is kept out.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use posduif_changelog::account_auth::Account;
 use posduif_model::UserId;
@@ -22,6 +24,24 @@ pub async fn of_web_users(
         Ok((UserId::new(row.try_get(0)?), account))
     };
     client.query(sql, &[&ids]).await?.iter().map(account).collect()
+}
+
+/// What operators see of an account.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct State {
+    pub is_admin: bool,
+    pub disabled_at: Option<DateTime<Utc>>,
+}
+
+/// The accounts of these users; one without a row has a plain one.
+pub async fn states(client: &impl GenericClient, users: &[UserId]) -> Result<HashMap<UserId, State>, Error> {
+    let ids: Vec<_> = users.iter().map(|user| user.uuid()).collect();
+    let sql = "SELECT user_id, is_admin, disabled_at FROM posduif_engine.accounts WHERE user_id = ANY ($1)";
+    let state = |row: &Row| {
+        let state = State { is_admin: row.try_get(1)?, disabled_at: row.try_get(2)? };
+        Ok((UserId::new(row.try_get(0)?), state))
+    };
+    client.query(sql, &[&ids]).await?.iter().map(state).collect()
 }
 
 /// Since when the user is disabled.

@@ -114,6 +114,21 @@ impl Keys {
     pub fn ticket(&self, hash: &str) -> String {
         format!("{}:ticket:{hash}", self.prefix)
     }
+
+    /// String: when all attempts of somebody to get in are forgotten, in milliseconds since 1970.
+    pub fn attempts(&self, hash: &str) -> String {
+        format!("{}:attempts:{hash}", self.prefix)
+    }
+
+    /// [`Keys::attempts`] of what belongs to no tenant; no tenant can be called `@`.
+    pub fn attempts_of_all(hash: &str) -> String {
+        format!("posduif:{{@}}:attempts:{hash}")
+    }
+
+    /// String: somebody got in from an address.
+    pub fn familiar(&self, hash: &str) -> String {
+        format!("{}:familiar:{hash}", self.prefix)
+    }
 }
 
 #[cfg(test)]
@@ -144,8 +159,11 @@ mod tests {
             keys.present(),
             keys.presence_changed(),
             keys.ticket("h"),
+            keys.attempts("h"),
+            keys.familiar("h"),
         ];
         assert!(names.iter().all(|name| name.starts_with("posduif:{t1}:")), "{names:?}");
+        assert!("@".parse::<TenantId>().is_err());
         assert!(names[3].ends_with(":b:shared"));
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod account_auth;
 mod arriving;
+pub mod attempts;
 pub mod batch;
 pub mod commits;
 pub mod compact;

@@ -66,6 +66,11 @@ pub fn pending() -> redis::Script {
     redis::Script::new(&format!("#!lua flags=no-writes,allow-oom\n{}", include_str!("script/pending.lua")))
 }
 
+/// Refused when memory is short: strangers make these keys.
+pub fn attempt() -> redis::Script {
+    redis::Script::new(&format!("{FULL}\n{}", include_str!("script/attempt.lua")))
+}
+
 /// Presence takes little memory, and who is there must not depend on how much the log has left.
 fn presence(body: &str) -> redis::Script {
     redis::Script::new(&format!("{ALWAYS}\n{}{body}", include_str!("script/presence_head.lua")))

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{accounts, app::App, code::Code, credential::jwt::Subject, store::devices, tenant::Tenant};
 
-const DEVICE_ID: &str = "x-device-id";
+pub(super) const DEVICE_ID: &str = "x-device-id";
 
 /// A logged-in web user.
 pub struct WebUser {
@@ -54,6 +54,8 @@ pub struct Device {
 /// Someone of a tenant, by either credential.
 pub struct Member {
     pub tenant: Arc<Tenant>,
+    /// Operates the tenant.
+    pub is_admin: bool,
 }
 
 impl Device {
@@ -105,11 +107,12 @@ impl FromRequest for Member {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
         Box::pin(async move {
-            let tenant = match request.headers().contains_key(DEVICE_ID) {
-                true => settle(&request, device(&request).await, Device::pay)?.tenant,
-                false => log_in(&request).await?.web.tenant,
-            };
-            Ok(Member { tenant })
+            if request.headers().contains_key(DEVICE_ID) {
+                let device = settle(&request, device(&request).await, Device::pay)?;
+                return Ok(Member { tenant: device.tenant, is_admin: false });
+            }
+            let WebUser { tenant, is_admin, .. } = log_in(&request).await?.web;
+            Ok(Member { tenant, is_admin })
         })
     }
 }

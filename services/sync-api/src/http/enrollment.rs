@@ -1,21 +1,28 @@
 //! `/api/enrollment`: a web user's permission in, an enrolled device out.
 
+mod body;
+
+use std::sync::Arc;
+
 use actix_web::{
-    HttpResponse,
-    http::header::CACHE_CONTROL,
+    HttpRequest, HttpResponse,
+    http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY},
     web::{Bytes, Data, Json, Path},
 };
-use chrono::{DateTime, Utc};
 use posduif_accounts::{invitation, token::Token, username};
-use posduif_model::{DeviceId, TenantId, UserId};
+use posduif_model::{DeviceId, UserId};
 use qrcode::{QrCode, render::svg};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use utoipa::ToSchema;
 
-use super::{auth::WebUser, error::ApiError};
+use self::body::{Completion, Enrolled, Invitation, Invited, QrCodeData, Usable};
+use super::{
+    auth::WebUser,
+    error::ApiError,
+    hardening::INERT,
+    rate::{By, TokenTry, Toll},
+};
 use crate::{
     app::App,
+    code::Code,
     enrollment::{self, Candidate, EnrollmentError},
     store::{
         StoreError,
@@ -24,114 +31,6 @@ use crate::{
     },
     tenant::Tenant,
 };
-
-/// Whom a device may be enrolled for.
-#[derive(Default, Deserialize, ToSchema)]
-#[schema(example = json!({"username": "Joe"}))]
-pub struct Invitation {
-    /// The mobile user whose new phone this is for; left out, the phone's user will be a new one.
-    #[schema(min_length = 1, max_length = 200)]
-    username: Option<String>,
-}
-
-/// A permission to enrol one device.
-#[derive(Serialize, ToSchema)]
-#[schema(example = json!({
-    "token": "dGVuYW50XzE.QVgOg43SbI1zdxW8mNtrCwKpH7fQeUaZ2yLgVjXo0Rk",
-    "qr_code_data": {
-        "enrollment_url": "https://sync.example/api/enrollment/dGVuYW50XzE.QVgOg43SbI1zdxW8mNtrCwKpH7fQeUaZ2yLgVjXo0Rk",
-        "token": "dGVuYW50XzE.QVgOg43SbI1zdxW8mNtrCwKpH7fQeUaZ2yLgVjXo0Rk", "tenant_id": "tenant_1",
-    },
-    "expires_at": "2026-11-23T10:53:05.009837Z",
-}))]
-struct Invited {
-    token: String,
-    qr_code_data: QrCodeData,
-    expires_at: DateTime<Utc>,
-}
-
-/// What a phone needs to enrol.
-#[derive(Serialize, ToSchema)]
-struct QrCodeData {
-    /// What the QR code holds.
-    enrollment_url: String,
-    token: String,
-    #[schema(value_type = String)]
-    tenant_id: TenantId,
-}
-
-/// An enrolment token that can still be used.
-#[derive(Serialize, ToSchema)]
-#[schema(example = json!({
-    "token": "dGVuYW50XzE.QVgOg43SbI1zdxW8mNtrCwKpH7fQeUaZ2yLgVjXo0Rk", "tenant_id": "tenant_1",
-    "created_by": "f8c1ebd0-0c52-487d-a2a8-8b90bb90b1af", "expires_at": "2026-11-23T10:53:05.009837Z",
-    "used_at": null, "valid": true,
-}))]
-struct Usable {
-    token: String,
-    #[schema(value_type = String)]
-    tenant_id: TenantId,
-    #[schema(value_type = Uuid)]
-    created_by: UserId,
-    expires_at: DateTime<Utc>,
-    used_at: Option<DateTime<Utc>>,
-    /// Always true: another token is an error.
-    valid: bool,
-}
-
-impl Invitation {
-    /// A body may be left out: nothing in it is required.
-    fn read(body: &[u8]) -> Result<Self, ApiError> {
-        if body.is_empty() {
-            return Ok(Invitation::default());
-        }
-        serde_json::from_slice(body)
-            .map_err(|error| ApiError::invalid(format!("the body cannot be read: {error}")))
-    }
-}
-
-/// A device that wants to be let in.
-#[derive(Deserialize, ToSchema)]
-#[schema(example = json!({
-    "token": "dGVuYW50XzE.QVgOg43SbI1zdxW8mNtrCwKpH7fQeUaZ2yLgVjXo0Rk", "device_id": "phone-1", "username": "Joe",
-    "device_info": {"model": "Fairphone 5"},
-}))]
-pub struct Completion {
-    token: String,
-    /// The device chooses it once and keeps it.
-    #[schema(pattern = "^[A-Za-z0-9_.:-]{1,128}$")]
-    device_id: String,
-    /// New among all users, or the name that the token is bound to. White space at its ends is taken off; it has no control
-    /// characters.
-    #[schema(min_length = 1, max_length = 200)]
-    username: String,
-    /// Whatever the app wants to tell of the device.
-    #[serde(default = "no_info")]
-    device_info: Value,
-}
-
-/// An enrolled device.
-#[derive(Serialize, ToSchema)]
-#[schema(example = json!({
-    "user_id": "2a33d4a6-4c1f-44f5-ba4d-3f1a370c7a38", "device_id": "phone-1", "tenant_id": "tenant_1",
-    "device_token": "dGVuYW50XzE.ISUMXt-XrW3oYc6bTz1PqLm8sVhJdKeG4uNfBa0RwQi",
-    "app_instructions_url": "https://sync.example/api/app-instructions",
-}))]
-struct Enrolled {
-    #[schema(value_type = Uuid)]
-    user_id: UserId,
-    #[schema(value_type = String)]
-    device_id: DeviceId,
-    #[schema(value_type = String)]
-    tenant_id: TenantId,
-    /// For `Authorization: Bearer <device_token>`, together with `X-Device-ID`. The server keeps a hash of it only.
-    device_token: String,
-    app_instructions_url: String,
-}
-
-fn no_info() -> Value {
-    json!({})
-}
 
 /// Let a phone in
 ///
@@ -145,8 +44,17 @@ fn no_info() -> Value {
     request_body(content = Option<Invitation>, description = "May be left out."),
     responses((status = 201, description = "The token.", body = Invited)),
 )]
-pub async fn create(app: Data<App>, web: WebUser, body: Bytes) -> Result<HttpResponse, ApiError> {
+pub async fn create(
+    app: Data<App>,
+    web: WebUser,
+    body: Bytes,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     let invitation = Invitation::read(&body)?;
+    if let Some(toll) = Toll::of(&request) {
+        let made = toll.rates.tries.invitation(&web.tenant.id, web.user).await;
+        toll.judge(By::Enrollment, made)?;
+    }
     let database = &web.tenant.database;
     let bound = match &invitation.username {
         None => None,
@@ -184,10 +92,44 @@ pub async fn create(app: Data<App>, web: WebUser, body: Bytes) -> Result<HttpRes
     params(("token" = String, Path, description = "The token.")),
     responses((status = 200, description = "It can be used.", body = Usable)),
 )]
-pub async fn get(app: Data<App>, token: Path<String>) -> Result<HttpResponse, ApiError> {
-    let token = Token::parse(&token).map_err(|_| ApiError::not_found())?;
-    let tenant = app.tenant(token.tenant()).ok_or_else(ApiError::not_found)?;
-    let found = usable(tenant, &token, None).await?;
+pub async fn get(
+    app: Data<App>,
+    token: Path<String>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let known = known(&app, &token);
+    let toll = Toll::of(&request);
+    let leave = leave_to_present(toll.as_deref(), known.as_ref()).await?;
+    let shown = match &known {
+        Some((tenant, token)) => show(tenant, token).await,
+        None => Err(ApiError::not_found()),
+    };
+    if let (Err(error), Some(leave)) = (&shown, leave)
+        && error.code() == Code::NotFound
+    {
+        leave.note_unknown().await;
+    }
+    shown
+}
+
+/// A token that one of the tenants may have made.
+fn known<'a>(app: &'a App, text: &str) -> Option<(&'a Arc<Tenant>, Token)> {
+    let token = Token::parse(text).ok()?;
+    Some((app.tenant(token.tenant())?, token))
+}
+
+/// Whoever presented many tokens that do not exist waits; `None` where nothing is limited.
+async fn leave_to_present<'a>(
+    toll: Option<&'a Toll>,
+    known: Option<&(&Arc<Tenant>, Token)>,
+) -> Result<Option<TokenTry<'a>>, ApiError> {
+    let Some(toll) = toll else { return Ok(None) };
+    let tenant = known.map(|(tenant, _)| &tenant.id);
+    toll.judge(By::Enrollment, toll.rates.tries.token(toll.address, tenant).await).map(Some)
+}
+
+async fn show(tenant: &Tenant, token: &Token) -> Result<HttpResponse, ApiError> {
+    let found = usable(tenant, token, None).await?;
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(Usable {
         token: token.expose().to_owned(),
         tenant_id: tenant.id.clone(),
@@ -221,6 +163,7 @@ pub async fn qr_code(app: Data<App>, web: WebUser, token: Path<String>) -> Resul
     Ok(HttpResponse::Ok()
         .content_type("image/svg+xml")
         .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header((CONTENT_SECURITY_POLICY, INERT))
         .body(image))
 }
 
@@ -237,15 +180,29 @@ pub async fn qr_code(app: Data<App>, web: WebUser, token: Path<String>) -> Resul
     request_body = Completion,
     responses((status = 200, description = "The device is enrolled.", body = Enrolled)),
 )]
-pub async fn complete(app: Data<App>, completion: Json<Completion>) -> Result<HttpResponse, ApiError> {
+pub async fn complete(
+    app: Data<App>,
+    completion: Json<Completion>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     let Completion { token, device_id, username, device_info } = completion.into_inner();
     let device: DeviceId =
         device_id.parse().map_err(|error| ApiError::invalid(format!("device_id: {error}")))?;
     let username = username::parse(&username)?;
-    let token = Token::parse(&token).map_err(|_| EnrollmentError::InvalidToken)?;
-    let tenant = app.tenant(token.tenant()).ok_or(EnrollmentError::InvalidToken)?;
+    let known = known(&app, &token);
     let candidate = Candidate { device, username, info: device_info };
-    let enrolled = enrollment::complete(tenant, &token, &candidate).await?;
+    let toll = Toll::of(&request);
+    let leave = leave_to_present(toll.as_deref(), known.as_ref()).await?;
+    let completed = match &known {
+        Some((tenant, token)) => {
+            enrollment::complete(tenant, token, &candidate).await.map(|enrolled| (tenant, enrolled))
+        }
+        None => Err(EnrollmentError::UnknownToken),
+    };
+    if let (Err(EnrollmentError::UnknownToken), Some(leave)) = (&completed, leave) {
+        leave.note_unknown().await;
+    }
+    let (tenant, enrolled) = completed?;
     tracing::info!(tenant = %tenant.id, device = %candidate.device, user = %enrolled.user, "device enrolled");
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(Enrolled {
         user_id: enrolled.user,

@@ -263,7 +263,9 @@ impl From<ChangeError> for ApiError {
 impl From<EnrollmentError> for ApiError {
     fn from(error: EnrollmentError) -> Self {
         match error {
-            EnrollmentError::InvalidToken => ApiError::new(Code::InvalidToken, error.to_string()),
+            EnrollmentError::InvalidToken | EnrollmentError::UnknownToken => {
+                ApiError::new(Code::InvalidToken, error.to_string())
+            }
             EnrollmentError::UsernameTaken
             | EnrollmentError::BoundToAnother
             | EnrollmentError::DeviceTaken => ApiError::new(Code::Conflict, error.to_string()),

@@ -4,7 +4,9 @@ mod error;
 mod error_body;
 
 mod auth;
+pub(crate) mod cors;
 pub(crate) mod extract;
+mod hardening;
 pub(crate) mod limits;
 pub(crate) mod peer;
 pub(crate) mod rate;

@@ -61,8 +61,8 @@ pub fn declare(table: &mut impl Table) {
 
 /// The routes that describe the others, where the operator wants them to be served.
 pub fn declare_docs(table: &mut impl Table) {
-    table.route::<docs::__path_document, _, _>(docs::document, &[]);
-    table.route::<docs::__path_page, _, _>(docs::page, &[]);
+    table.route::<docs::__path_document, _, _>(docs::document, &[Code::NotFound]);
+    table.route::<docs::__path_page, _, _>(docs::page, &[Code::NotFound]);
     table.route::<docs::__path_file, _, _>(docs::file, &[Code::NotFound]);
 }
 

@@ -31,14 +31,18 @@ use crate::{
     code::Code,
     credential::jwt::Subject,
     live::{
-        Caller, Hub, OpenError, Payload, Wish, connection::Audience, join::Resumption, stream::LiveStream,
+        Caller, Hub, OpenError, Payload, Wish,
+        connection::Audience,
+        join::Resumption,
+        parsed::{BrowserEvent, DeviceEvent},
+        stream::LiveStream,
         stream::browser,
     },
     sync::incoming::{self, Reader},
 };
 
 const TICKET_LIFETIME: Duration = Duration::from_secs(30);
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Tells nginx and its like to pass every event on at once.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -107,10 +111,10 @@ struct Bearer {
     ),
     responses((
         status = 200,
-        description = "The events, without an end.",
-        body = String,
+        description = "Events without an end; the schema is that of one of them.",
+        body = DeviceEvent,
         content_type = "text/event-stream",
-        example = "id: owXI2Sfw…\nevent: message\ndata: {\"message_id\":\"2ee2416c-…\",\"type\":\"new_message\"}\n\n",
+        example = json!({"event": "message", "data": "{\"message_id\":\"2ee2416c-…\",\"type\":\"new_message\"}", "id": "owXI2Sfw…"}),
     )),
 )]
 pub async fn mobile(
@@ -161,10 +165,10 @@ pub async fn mobile(
     params(("user_id" = Uuid, Path, description = "The caller itself; another user is a 404.")),
     responses((
         status = 200,
-        description = "The events, without an end.",
-        body = String,
+        description = "Events without an end; the schema is that of one of them.",
+        body = BrowserEvent,
         content_type = "text/event-stream",
-        example = "id: owXI2Sfw…\nevent: user_updated\ndata: {\"type\":\"user_updated\",\"user_id\":\"2a33d4a6-…\"}\n\n",
+        example = json!({"event": "user_updated", "data": "{\"type\":\"user_updated\",\"user_id\":\"2a33d4a6-…\"}", "id": "owXI2Sfw…"}),
     )),
 )]
 pub async fn web(

@@ -16,7 +16,10 @@ use uuid::Uuid;
 use super::{auth::Member, error::ApiError};
 use crate::{
     app::App,
-    store::users::{self, Filter, User},
+    store::{
+        StoreError,
+        users::{self, Filter, User},
+    },
     tenant::Tenant,
 };
 
@@ -86,7 +89,13 @@ pub async fn list(app: Data<App>, member: Member, query: Query<Listing>) -> Resu
     };
     let filter = Filter { username_part: filter.filter(|part| !part.is_empty()), online };
     let (limit, offset) = (limit.unwrap_or(MOST).clamp(1, MOST), offset.unwrap_or(0).max(0));
-    let listed = member.tenant.database.run(async |client| users::list(client, &filter, limit, offset).await);
+    let listed = member.tenant.database.run(async |client| {
+        let (mut found, total) = users::list(client, &filter, limit, offset).await?;
+        if member.is_admin {
+            users::add_accounts(client, &mut found).await?;
+        }
+        Ok::<_, StoreError>((found, total))
+    });
     let (found, total) = listed.await?;
     let users = found.iter().map(|user| visible(&app, user)).collect::<Result<Vec<_>, _>>()?;
     Ok(HttpResponse::Ok().json(Users { users, total, limit, offset }))
@@ -103,13 +112,24 @@ pub async fn list(app: Data<App>, member: Member, query: Query<Listing>) -> Resu
     responses((status = 200, description = "The user.", body = User)),
 )]
 pub async fn get(app: Data<App>, member: Member, id: Path<Uuid>) -> Result<HttpResponse, ApiError> {
-    Ok(HttpResponse::Ok().json(find(&app, &member.tenant, UserId::new(*id)).await?))
+    Ok(HttpResponse::Ok().json(find(&app, &member.tenant, member.is_admin, UserId::new(*id)).await?))
 }
 
-/// A user as members of the tenant may see it.
-pub(super) async fn find(app: &App, tenant: &Tenant, id: UserId) -> Result<Value, ApiError> {
-    let found = tenant.database.run(async |client| users::find(client, id).await).await?;
-    visible(app, &found.ok_or_else(ApiError::not_found)?)
+/// A user as members of the tenant may see it, with its account for operators.
+pub(super) async fn find(
+    app: &App,
+    tenant: &Tenant,
+    for_operator: bool,
+    id: UserId,
+) -> Result<Value, ApiError> {
+    let found = tenant.database.run(async |client| {
+        let mut found: Vec<User> = users::find(client, id).await?.into_iter().collect();
+        if for_operator {
+            users::add_accounts(client, &mut found).await?;
+        }
+        Ok::<_, StoreError>(found.pop())
+    });
+    visible(app, &found.await?.ok_or_else(ApiError::not_found)?)
 }
 
 /// Leaves out what the rules keep on the server: an operator who does not sync a column does not show it here.
@@ -118,7 +138,8 @@ fn visible(app: &App, user: &User) -> Result<Value, ApiError> {
     let table: TableName = "users".parse().map_err(ApiError::unwritable)?;
     let listed = app.rules.find(&table).and_then(|declaration| declaration.columns.as_ref());
     if let (Some(listed), Value::Object(members)) = (listed, &mut row) {
-        members.retain(|name, _| listed.contains(name));
+        // The account is no column, and there for operators alone.
+        members.retain(|name, _| listed.contains(name) || name == "account");
     }
     Ok(row)
 }

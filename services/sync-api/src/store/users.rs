@@ -2,9 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use deadpool_postgres::GenericClient;
+use posduif_accounts::account::{self, State};
 use posduif_model::{DeviceId, UserId};
 use serde::Serialize;
-use tokio_postgres::{Error, Row};
+use tokio_postgres::{Client, Error, Row};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -43,6 +44,17 @@ pub struct User {
     pub created_at: DateTime<Utc>,
     #[schema(required = false)]
     pub updated_at: DateTime<Utc>,
+    /// For operators of the tenant only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false)]
+    pub account: Option<Account>,
+}
+
+/// Whether a user operates the tenant, and since when it is kept out.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Account {
+    is_admin: bool,
+    disabled_at: Option<DateTime<Utc>>,
 }
 
 /// Which users a list holds.
@@ -68,6 +80,7 @@ fn user(row: &Row) -> Result<User, Error> {
         last_message_at: row.try_get("last_message_at")?,
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
+        account: None,
     })
 }
 
@@ -76,6 +89,17 @@ pub async fn find(client: &impl GenericClient, id: UserId) -> Result<Option<User
     let statement = client.prepare_cached(&sql).await?;
     let found = client.query_opt(&statement, &[&id.uuid()]).await?;
     Ok(found.as_ref().map(user).transpose()?)
+}
+
+/// Adds what operators see.
+pub async fn add_accounts(client: &Client, users: &mut [User]) -> Result<(), StoreError> {
+    let ids: Vec<UserId> = users.iter().map(|user| user.id).collect();
+    let states = account::states(client, &ids).await?;
+    for user in users {
+        let State { is_admin, disabled_at } = states.get(&user.id).copied().unwrap_or_default();
+        user.account = Some(Account { is_admin, disabled_at });
+    }
+    Ok(())
 }
 
 /// The mobile user of this name, for whom a new phone may be enrolled.

@@ -136,6 +136,16 @@ async fn a_disabled_user_is_out_everywhere_and_at_once() {
     let again = ok(api.change(&root, ann.user, "disable")).await;
     assert_eq!((&again["disabled_at"], &again["devices_revoked"]), (&answer["disabled_at"], &json!(0)));
 
+    // Operators are told, and nobody else.
+    let ann_of = async |request: RequestBuilder| ok(request).await["account"].clone();
+    let path = format!("/api/users/{}", ann.user);
+    let account = ann_of(api.look(&path).bearer_auth(&root)).await;
+    assert_eq!(account, json!({"is_admin": false, "disabled_at": answer["disabled_at"]}));
+    let listed = ok(api.look("/api/users?filter=root").bearer_auth(&root)).await;
+    assert_eq!(listed["users"][0]["account"], json!({"is_admin": true, "disabled_at": null}));
+    let (_, jane) = api.web_user("jane").await;
+    assert_eq!(ann_of(api.look(&path).bearer_auth(&jane)).await, Value::Null);
+
     // What was ended stays so; who is enabled begins anew.
     for user in [ann.user, bob] {
         assert_eq!(ok(api.change(&root, user, "enable")).await["disabled_at"], Value::Null);

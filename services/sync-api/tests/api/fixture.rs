@@ -10,12 +10,14 @@ use posduif_provision::free_port;
 use posduif_runtime::{config::Config, metrics::Metrics};
 use posduif_sync_api::{app::App, clock::Clock, metrics::RequestMetrics, service, sightings};
 use posduif_testkit::{Database, Process, Scratch, Servers, binaries, eventually, logs};
-use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::{sync::Mutex, task::JoinHandle};
 use tokio_postgres::types::PgLsn;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+use crate::documented::{assert_error_is_documented, assert_success_is_documented};
 
 pub const SECRET: &str = "a secret of the tests that has more than 32 bytes";
 pub const PASSWORD: &str = "correct horse battery staple";
@@ -406,18 +408,27 @@ pub async fn insert_lsn(sql: &tokio_postgres::Client) -> Lsn {
     Lsn::new(lsn.into())
 }
 
-/// The body of a request that succeeds.
+/// Sends a request, and says which it was.
+async fn sent(request: RequestBuilder) -> (Method, Response) {
+    let (client, request) = request.build_split();
+    let request = request.unwrap();
+    (request.method().clone(), client.execute(request).await.unwrap())
+}
+
+/// The body of a request that succeeds, as the document says it may.
 pub async fn ok(request: RequestBuilder) -> Value {
-    let response = request.send().await.unwrap();
-    let (status, text) = (response.status(), response.text().await.unwrap());
+    let (method, response) = sent(request).await;
+    let (status, url) = (response.status(), response.url().clone());
+    let text = response.text().await.unwrap();
     assert!(status.is_success(), "{status}: {text}");
+    assert_success_is_documented(&method, &url, status.as_u16());
     serde_json::from_str(&text).unwrap_or(Value::Null)
 }
 
-/// Status and code of a request that fails, its error in the shape of the contract.
+/// Status and code of a request that fails, its error in the shape of the contract and one that the document knows.
 pub async fn refused(request: RequestBuilder) -> (u16, String) {
-    let response = request.send().await.unwrap();
-    let status = response.status();
+    let (method, response) = sent(request).await;
+    let (status, url) = (response.status(), response.url().clone());
     assert!(status.is_client_error() || status.is_server_error(), "{status}");
     let is_later = matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(response.headers().contains_key("retry-after"), is_later);
@@ -428,7 +439,9 @@ pub async fn refused(request: RequestBuilder) -> (u16, String) {
     assert_eq!(error["request_id"], id.as_str());
     assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{text}");
     assert!(error.as_object().unwrap().contains_key("details"), "{text}");
-    (status.as_u16(), error["code"].as_str().unwrap().to_owned())
+    let code = error["code"].as_str().unwrap().to_owned();
+    assert_error_is_documented(&method, &url, status.as_u16(), &code);
+    (status.as_u16(), code)
 }
 
 pub fn is(status: u16, code: &str) -> (u16, String) {

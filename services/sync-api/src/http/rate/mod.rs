@@ -5,8 +5,10 @@ mod buckets;
 pub(super) mod level;
 pub(super) mod rates;
 pub(super) mod toll;
+mod tries;
 
 pub(crate) mod guard;
 
-pub(crate) use rates::Rates;
-pub use toll::{Toll, settle};
+pub(crate) use rates::{By, Rates};
+pub(super) use toll::{Toll, settle};
+pub(crate) use tries::{TokenTry, Tries};

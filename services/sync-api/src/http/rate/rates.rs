@@ -12,6 +12,7 @@ use super::{
     address::Address,
     buckets::{Buckets, Overflow},
     level::{Exhausted, Level},
+    tries::Tries,
 };
 use crate::credential::jwt::Subject;
 
@@ -55,11 +56,18 @@ pub struct Rates {
     device_users: Buckets,
     web_users: Buckets,
     strangers: Buckets,
+    /// Of log-ins and enrolments.
+    pub tries: Tries,
     limited: IntCounterVec,
 }
 
 impl Rates {
-    pub fn new(config: &RateLimitConfig, trusted_proxies: Vec<IpNet>, limited: IntCounterVec) -> Self {
+    pub fn new(
+        config: &RateLimitConfig,
+        trusted_proxies: Vec<IpNet>,
+        tries: Tries,
+        limited: IntCounterVec,
+    ) -> Self {
         let (rate, burst) = (config.requests_per_minute, config.burst);
         let proven = |factor: u32| {
             let (rate, burst) = (rate.saturating_mul(factor), burst.saturating_mul(factor));
@@ -72,6 +80,7 @@ impl Rates {
             device_users: proven(DEVICES_PER_USER),
             web_users: proven(1),
             strangers: Buckets::new(rate, burst, MOST_STRANGERS, Overflow::Shared),
+            tries,
             limited,
         }
     }
@@ -108,22 +117,27 @@ impl Rates {
             for buckets in [&self.devices, &self.device_users, &self.web_users, &self.strangers] {
                 buckets.sweep();
             }
+            self.tries.sweep();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use posduif_changelog::{Timeouts, attempts::Attempts};
     use prometheus::Opts;
     use uuid::Uuid;
 
     use super::*;
+    use crate::credential::pseudonym::Pseudonyms;
 
     #[test]
     fn many_devices_of_one_user_get_no_more_than_four() {
         let limited = IntCounterVec::new(Opts::new("limited", "x"), &["by"]).unwrap();
         let config = RateLimitConfig { requests_per_minute: 1, burst: 5, ..RateLimitConfig::default() };
-        let rates = Rates::new(&config, Vec::new(), limited.clone());
+        let redis = posduif_changelog::pool("redis://127.0.0.1:1", 1, Timeouts::default()).unwrap();
+        let tries = Tries::new(Attempts::new(redis), Pseudonyms::derive(b""), &config);
+        let rates = Rates::new(&config, Vec::new(), tries, limited.clone());
         let (tenant, user) = ("t".parse().unwrap(), UserId::new(Uuid::from_u128(1)));
         let mut passed = 0;
         for device in 0..20 {

@@ -8,7 +8,7 @@ use posduif_model::{DeviceId, TenantId, UserId};
 use super::{
     address::Address,
     level::{Exhausted, Level},
-    rates::Rates,
+    rates::{By, Rates},
 };
 use crate::{code::Code, credential::jwt::Subject, http::error::ApiError};
 
@@ -50,6 +50,11 @@ impl Toll {
         self.tell(self.rates.web_user(log_in))
     }
 
+    /// What was decided of a try to get in.
+    pub fn judge<T>(&self, by: By, outcome: Result<T, Exhausted>) -> Result<T, ApiError> {
+        self.rates.counted(by, outcome).map_err(|exhausted| self.refuse(exhausted))
+    }
+
     /// Whoever was asked last is who is told of.
     pub fn tell(&self, outcome: Result<Level, Exhausted>) -> Result<(), ApiError> {
         match outcome {
@@ -57,12 +62,14 @@ impl Toll {
                 self.told.set(Some(level));
                 Ok(())
             }
-            Err(exhausted) => {
-                self.told.set(Some(exhausted.level));
-                let message = "too many requests; ask again after as many seconds as Retry-After says";
-                Err(ApiError::new(Code::RateLimited, message).retry_after(exhausted.retry_after))
-            }
+            Err(exhausted) => Err(self.refuse(exhausted)),
         }
+    }
+
+    fn refuse(&self, exhausted: Exhausted) -> ApiError {
+        self.told.set(Some(exhausted.level));
+        let message = "too many requests; ask again after as many seconds as Retry-After says";
+        ApiError::new(Code::RateLimited, message).retry_after(exhausted.retry_after)
     }
 
     pub fn told(&self) -> Option<Level> {
