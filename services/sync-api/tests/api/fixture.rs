@@ -87,7 +87,7 @@ impl Api {
         log.open(2, insert_lsn(&sql).await, rules.hash().as_str(), None).await;
 
         let (base, shutdown, _) = serve(&config);
-        let (client, log) = (reqwest::Client::new(), Arc::new(Mutex::new(log)));
+        let (client, log) = (client(&config), Arc::new(Mutex::new(log)));
         Api { base, tenant, database, sql, log, client, shutdown }
     }
 
@@ -271,6 +271,17 @@ impl Api {
     }
 }
 
+/// A caller that trusts the certificate that the API is configured with.
+fn client(config: &Config) -> reqwest::Client {
+    let mut client = reqwest::Client::builder();
+    if let Some((cert_file, _)) = config.api.tls.files() {
+        let chain = std::fs::read(cert_file).unwrap();
+        let root = reqwest::Certificate::from_pem_bundle(&chain).unwrap().pop().unwrap();
+        client = client.tls_certs_only([root]);
+    }
+    client.build().unwrap()
+}
+
 /// Tests ask more than anybody may, from one address.
 fn unlimited(sections: &str) -> &'static str {
     if sections.contains("rate_limit:") { "" } else { "rate_limit: {enabled: false}\n" }
@@ -281,7 +292,8 @@ pub fn serve(config: &Config) -> (String, CancellationToken, JoinHandle<std::io:
     let app = Arc::new(App::new(config, Clock::system()).unwrap());
     let (seen, interval) = (app.clone(), config.api.last_seen_interval);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
+    let scheme = if config.api.tls.files().is_some() { "https" } else { "http" };
+    let base = format!("{scheme}://{}", listener.local_addr().unwrap());
     let metrics = RequestMetrics::register(Metrics::new().unwrap().registry()).unwrap();
     let shutdown = CancellationToken::new();
     let until = shutdown.clone();
