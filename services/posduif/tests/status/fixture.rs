@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use posduif_provision::free_port;
-use posduif_testkit::{Database, Process, Scratch, Servers, binaries, eventually};
+use posduif_testkit::{Database, INGESTER, Process, Scratch, Servers, TOOL, binaries, eventually};
 use serde_json::Value;
 
 pub const SOON: Duration = Duration::from_secs(30);
@@ -11,6 +11,8 @@ pub const SOON: Duration = Duration::from_secs(30);
 /// One tenant's database, not migrated yet, and its configuration file.
 pub struct Installation {
     pub database: Database,
+    /// Redis for the ingester; the configuration names it for the tool.
+    ingester_redis: String,
     scratch: Scratch,
 }
 
@@ -19,13 +21,13 @@ impl Installation {
         let database = Database::create(servers).await;
         let (scratch, port) = (Scratch::new(), free_port().unwrap());
         let yaml = format!(
-            "tenants: [{{url: '{}'}}]\nredis: {{url: '{}', connect_timeout: 2s, response_timeout: 2s}}\n\
+            "tenants: [{}]\nredis: {{url: '{}', connect_timeout: 2s, response_timeout: 2s}}\n\
              admin: {{ingester_bind: '127.0.0.1:{port}'}}\nsync: {{wal: {{heartbeat_interval: 1s}}}}",
-            database.url(),
-            servers.redis_url()
+            database.tenant(),
+            servers.redis_url_of(TOOL)
         );
         std::fs::write(scratch.join("config.yaml"), yaml).unwrap();
-        Installation { database, scratch }
+        Installation { database, ingester_redis: servers.redis_url_of(INGESTER), scratch }
     }
 
     fn config(&self) -> PathBuf {
@@ -35,7 +37,10 @@ impl Installation {
     /// From now on the tool logs in to Redis with a password.
     pub fn set_redis_password(&self, password: &str) {
         let yaml = std::fs::read_to_string(self.config()).unwrap();
-        std::fs::write(self.config(), yaml.replace("redis://", &format!("redis://:{password}@"))).unwrap();
+        let (before, server) = yaml.split_once("redis://").unwrap();
+        let (_, server) = server.split_once('@').unwrap();
+        let yaml = format!("{before}redis://{TOOL}:{password}@{server}");
+        std::fs::write(self.config(), yaml).unwrap();
     }
 
     /// Runs the operator's tool to its end: its exit code and what it printed.
@@ -58,7 +63,11 @@ impl Installation {
     /// An ingester for the tenant.
     pub async fn ingester(&self) -> Process {
         let program = binaries::path("posduif-ingester").await;
-        let ingester = Process::command(program).arg("--config").arg(self.config()).spawn();
+        let ingester = Process::command(program)
+            .arg("--config")
+            .arg(self.config())
+            .env("POSDUIF__REDIS__URL", &self.ingester_redis)
+            .spawn();
         eventually(SOON, "the ingester has taken over", async || {
             Ok(ingester.log().contains("took the tenant over").then_some(()))
         })
