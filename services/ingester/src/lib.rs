@@ -23,6 +23,7 @@ pub mod retention;
 
 pub mod heartbeat;
 pub mod link;
+pub mod webhook;
 
 pub mod gate;
 pub mod guard;
@@ -37,12 +38,12 @@ pub mod tenant;
 
 use posduif_runtime::{admin, config::Config, lifecycle::Lifecycle, metrics::Metrics, readiness::Readiness};
 
-use crate::{metrics::IngesterMetrics, session::Session};
+use crate::{metrics::IngesterMetrics, session::Session, webhook::Webhook};
 
 /// Starts one task per tenant and the admin port; they end with the lifecycle.
 ///
 /// # Errors
-/// The admin port is taken, or a metric is registered twice.
+/// The admin port is taken, the webhook cannot be set up, or a metric is registered twice.
 pub fn start(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<()> {
     anyhow::ensure!(
         config.sync.wal.enabled,
@@ -51,6 +52,7 @@ pub fn start(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<()> {
     let (readiness, metrics) = (Readiness::default(), Metrics::new()?);
     let counted = IngesterMetrics::register(&metrics)?;
     let rules = config.sync.rules()?;
+    let webhook = Webhook::new(&config.webhook)?;
     let listener = admin::listen(config.admin.ingester_bind)?;
     for tenant in &config.tenants {
         let session = Session {
@@ -59,6 +61,7 @@ pub fn start(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<()> {
             wal: config.sync.wal.clone(),
             retention: config.sync.retention.clone(),
             rules: rules.clone(),
+            webhook: webhook.clone(),
             metrics: counted.clone(),
             readiness: readiness.clone(),
         };

@@ -2,6 +2,7 @@
 
 mod live;
 pub mod names;
+mod webhook;
 
 use std::{
     collections::BTreeMap,
@@ -14,6 +15,8 @@ use posduif_runtime::metrics::Metrics;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
 
 use crate::{epoch, tally::Count, vitals::Vitals};
+
+pub use webhook::WebhookMetrics;
 
 /// The label of all tables that are not declared.
 const OTHER: &str = "other";
@@ -52,6 +55,7 @@ pub struct IngesterMetrics {
     pub compacted: IntCounterVec,
     /// Row versions that nobody sees because they are too large, by table and reason.
     pub rows_left_out: IntCounterVec,
+    pub webhook: WebhookMetrics,
     tenants: Arc<Mutex<Tenants>>,
 }
 
@@ -130,6 +134,7 @@ impl IngesterMetrics {
                 "Row versions that are too large to be synced: nobody sees them.",
                 &["tenant", "table", "reason"],
             )?,
+            webhook: WebhookMetrics::register(registry)?,
             tenants,
         })
     }

@@ -41,6 +41,7 @@ use crate::{
     upkeep::Upkeep,
     wal::{self, Feedback, ReplicationConnection},
     watch::Watch,
+    webhook::{Owned, Webhook},
 };
 
 /// What a session needs; it outlives sessions.
@@ -51,6 +52,7 @@ pub struct Session {
     pub wal: WalConfig,
     pub retention: RetentionConfig,
     pub rules: RuleSet,
+    pub webhook: Option<Webhook>,
     pub metrics: IngesterMetrics,
     /// Where the tenant says whether it is ready, under its id.
     pub readiness: Readiness,
@@ -123,6 +125,13 @@ impl Session {
         let waiting = unpublished(&mut gate_writer, &epoch, taken.state.watermark.commit).await?;
         let (published, published_in) = watch::channel(taken.state.watermark.end);
         let (proven, proven_in) = watch::channel(None);
+        let owned = Owned {
+            tenant: self.tenant.id.clone(),
+            token: taken.token,
+            published: published.subscribe(),
+            metrics: self.metrics.clone(),
+            vitals: Arc::clone(&vitals),
+        };
         let gate = Gate {
             client: sql,
             link: Link::new(gate_writer, surroundings.clone()),
@@ -180,6 +189,8 @@ impl Session {
             tenant,
         };
         parts.spawn(async move { Ok(pipeline.run(events_in).await?) });
+        // No part of the session: it ends with it, and ends none.
+        let _webhook = self.webhook.as_ref().map(|webhook| webhook.follow(owned, &self.redis)).transpose()?;
         vitals.follows(true);
         self.readiness.ready(self.tenant.id.to_string());
         let ended = parts.join_next().await;

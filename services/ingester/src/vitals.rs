@@ -31,7 +31,12 @@ struct Seen {
     oldest_waiting: Option<i64>,
     unready: bool,
     server: Option<Server>,
+    /// What the webhook has to tell; the outer absence is that of a webhook.
+    webhook: Option<Option<Owed>>,
 }
+
+/// When the oldest commit of a call was committed, by PostgreSQL's clock, where the call has one, and since when it is made.
+type Owed = (Option<i64>, Instant);
 
 /// What PostgreSQL's views say of the tenant.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +71,8 @@ pub struct Readings {
     pub oldest_waiting: Option<Duration>,
     pub unready: bool,
     pub server: Option<Server>,
+    /// How long its receiver has owed the webhook an answer, or the oldest commit of its call is old; absent without one.
+    pub webhook_lag: Option<Duration>,
 }
 
 impl Vitals {
@@ -82,6 +89,7 @@ impl Vitals {
             oldest_waiting: None,
             unready: false,
             server: None,
+            webhook: None,
         };
         Vitals { seen: Mutex::new(seen) }
     }
@@ -130,6 +138,16 @@ impl Vitals {
         self.seen().server = Some(server);
     }
 
+    /// There is a webhook.
+    pub fn calls(&self) {
+        self.seen().webhook.get_or_insert(None);
+    }
+
+    /// What the webhook's receiver has not taken yet.
+    pub fn owes(&self, owed: Option<Owed>) {
+        self.seen().webhook = Some(owed);
+    }
+
     pub fn read(&self, now: Instant) -> Readings {
         let seen = self.seen();
         let since = |committed: Option<i64>| {
@@ -138,6 +156,10 @@ impl Vitals {
                 i64::try_from(now.saturating_duration_since(told).as_micros()).unwrap_or(i64::MAX);
             let age = clock.saturating_add(since_told).saturating_sub(committed?);
             Some(Duration::from_micros(age.try_into().unwrap_or(0)))
+        };
+        let late = |owed: Option<Owed>| {
+            let Some((committed, begun)) = owed else { return Duration::ZERO };
+            now.saturating_duration_since(begun).max(since(committed).unwrap_or_default())
         };
         Readings {
             following: seen.following,
@@ -149,6 +171,7 @@ impl Vitals {
             oldest_waiting: since(seen.oldest_waiting),
             unready: seen.unready,
             server: seen.server.clone(),
+            webhook_lag: seen.webhook.map(late),
         }
     }
 }
@@ -173,6 +196,24 @@ mod tests {
         vitals.published(Lsn::new(9), None, after(11));
         assert_eq!(vitals.read(after(12)).heartbeat_lag, Some(Duration::from_secs(4)));
         assert_eq!(vitals.read(after(12)).watermark_age, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_webhook_is_as_late_as_its_oldest_commit_or_as_long_as_it_calls() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let vitals = Vitals::new(start);
+        assert_eq!(vitals.read(start).webhook_lag, None, "there is none");
+        vitals.calls();
+        assert_eq!(vitals.read(after(9)).webhook_lag, Some(Duration::ZERO));
+        vitals.clock(100 * SECOND, start);
+        vitals.owes(Some((Some(40 * SECOND), after(10))));
+        vitals.calls();
+        assert_eq!(vitals.read(after(10)).webhook_lag, Some(Duration::from_secs(70)));
+        vitals.owes(Some((None, after(10))));
+        assert_eq!(vitals.read(after(15)).webhook_lag, Some(Duration::from_secs(5)));
+        vitals.owes(None);
+        assert_eq!(vitals.read(after(99)).webhook_lag, Some(Duration::ZERO));
     }
 
     #[test]

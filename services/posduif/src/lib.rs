@@ -5,7 +5,6 @@ pub mod cli;
 
 mod device;
 mod migrate;
-mod password;
 mod qr;
 mod status;
 mod user;

@@ -3,13 +3,16 @@
 use std::{io::BufRead, path::Path};
 
 use anyhow::Context;
-use posduif_runtime::{config::Config, postgres};
+use posduif_accounts::{Caches, log_ins, password, user};
+use posduif_changelog::Timeouts;
+use posduif_model::{TenantId, UserId};
+use posduif_runtime::{
+    config::{Config, RedisConfig},
+    postgres,
+};
 use tokio_postgres::Client;
 
-use crate::{
-    cli::{UserAdd, UserKind},
-    password,
-};
+use crate::cli::{UserAdd, UserKind};
 
 /// Shorter passwords are guessed; the limit is that of NIST SP 800-63B for passwords a person chose.
 const SHORTEST_PASSWORD: usize = 8;
@@ -32,7 +35,8 @@ pub async fn add(path: &Path, arguments: UserAdd) -> anyhow::Result<()> {
     );
     let (mut client, driver) = postgres::connect(&tenant.as_admin()?, "posduif-user").await?;
     let driver = tokio::spawn(driver);
-    let id = ensure(&mut client, &arguments.username, arguments.kind, password).await?;
+    let caches = caches(&config.redis, &tenant.id)?;
+    let id = ensure(&mut client, &caches, &arguments.username, arguments.kind, password).await?;
     drop(client);
     driver.await.context("closing the connection")??;
     println!("{}: {} user {} is {id}", tenant.id, arguments.kind.as_str(), arguments.username);
@@ -50,38 +54,40 @@ fn read_password() -> anyhow::Result<String> {
     Ok(password)
 }
 
-/// Adds the user where it is missing and sets the password where one is given; returns the user's id.
+/// What the replicas remember of the tenant's credentials; nothing is connected yet.
+pub fn caches(redis: &RedisConfig, tenant: &TenantId) -> anyhow::Result<Caches> {
+    let timeouts = Timeouts { connect: redis.connect_timeout, response: redis.response_timeout };
+    Ok(Caches::new(&posduif_changelog::pool(redis.url.expose(), 1, timeouts)?, tenant))
+}
+
+/// Adds the user where it is missing and sets the password where another one is given; returns the user's id.
+///
+/// A new password ends the log-ins of the old one.
 pub async fn ensure(
     client: &mut Client,
+    caches: &Caches,
     username: &str,
     kind: UserKind,
     password: Option<String>,
-) -> anyhow::Result<uuid::Uuid> {
-    let hash = match password {
-        Some(password) => Some(password::hash(password).await?),
-        None => None,
-    };
-    let transaction = client.transaction().await?;
-    transaction
+) -> anyhow::Result<UserId> {
+    client
         .execute(
             "INSERT INTO public.users (username, user_type) VALUES ($1, $2) ON CONFLICT (username) DO NOTHING",
             &[&username, &kind.as_str()],
         )
         .await?;
-    let row = transaction
-        .query_one("SELECT id, user_type FROM public.users WHERE username = $1", &[&username])
-        .await?;
-    let (id, found): (uuid::Uuid, String) = (row.get(0), row.get(1));
-    anyhow::ensure!(found == kind.as_str(), "{username} is a {found} user already; choose another name");
-    if let Some(hash) = hash {
-        transaction
-            .execute(
-                "INSERT INTO posduif_engine.user_credentials (user_id, password_hash) VALUES ($1, $2)
-                 ON CONFLICT (user_id) DO UPDATE SET password_hash = excluded.password_hash, updated_at = now()",
-                &[&id, &hash],
-            )
-            .await?;
+    let found = user::find(client, username, kind.as_str()).await?;
+    let id: UserId = found
+        .with_context(|| format!("{username} is a user of the other type already; choose another name"))?;
+    if let Some(password) = password {
+        let stored = user::password_hash(client, id).await?;
+        let hash = tokio::task::spawn_blocking(move || match stored {
+            Some(stored) if password::is_match(&password, &stored)? => Ok(None),
+            _ => password::hash(&password).map(Some),
+        });
+        if let Some(hash) = hash.await?? {
+            log_ins::set_password(client, caches, id, &hash).await?;
+        }
     }
-    transaction.commit().await?;
     Ok(id)
 }

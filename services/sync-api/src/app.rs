@@ -2,15 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc, thread::available_parallelism, time::Duration};
 
-use posduif_changelog::LogError;
-use posduif_changelog::Timeouts;
+use posduif_changelog::{LogError, Timeouts, attempts::Attempts};
 use posduif_model::{
     TenantId,
     cursor::{CursorKey, InvalidCursor},
     rule::{RuleError, RuleSet},
 };
 use posduif_runtime::{
-    config::{ApiConfig, AuthConfig, Config, ConfigError, RedisConfig, SyncConfig},
+    config::{ApiConfig, AuthConfig, Config, ConfigError, RateLimitConfig, RedisConfig, SyncConfig},
     postgres::{self, ConnectError, SessionLimits},
 };
 use secrecy::ExposeSecret;
@@ -20,6 +19,7 @@ use crate::{
     credential::{
         jwt::Jwt,
         password::{PasswordError, Passwords},
+        pseudonym::Pseudonyms,
     },
     declaration::{self, Unusable},
     store::Database,
@@ -55,6 +55,11 @@ pub struct App {
     pub api: ApiConfig,
     pub auth: AuthConfig,
     pub sync: SyncConfig,
+    pub rate_limit: RateLimitConfig,
+    /// How often somebody tried to get in.
+    pub attempts: Attempts,
+    /// Of those who tried.
+    pub pseudonyms: Pseudonyms,
     /// For connections that no pool can lend.
     pub redis: RedisConfig,
 }
@@ -87,6 +92,13 @@ impl App {
     pub fn new(config: &Config, clock: Clock) -> Result<Self, StartError> {
         let secret = config.auth.jwt_secret()?;
         let secret = secret.expose_secret().as_bytes();
+        let pseudonyms = Pseudonyms::derive(secret);
+        let mut jwt = Jwt::new(secret, config.auth.jwt_expiration);
+        let mut cursors = CursorKey::derive(secret)?;
+        for accepted in config.auth.jwt_accepted_secrets()? {
+            jwt = jwt.accepting(accepted.expose_secret().as_bytes());
+            cursors = cursors.accepting(accepted.expose_secret().as_bytes())?;
+        }
         let rules = config.sync.rules()?;
         declaration::check(&rules)?;
         let redis = &config.redis;
@@ -108,14 +120,17 @@ impl App {
         Ok(App {
             tenants,
             rules,
-            jwt: Jwt::new(secret, config.auth.jwt_expiration),
-            cursors: CursorKey::derive(secret)?,
+            jwt,
+            cursors,
             passwords: Passwords::new(cores)?,
             admission: Admission::new(config.api.snapshot_connections),
             clock,
             api: config.api.clone(),
             auth: config.auth.clone(),
             sync: config.sync.clone(),
+            rate_limit: config.rate_limit.clone(),
+            attempts: Attempts::new(redis),
+            pseudonyms,
             redis: config.redis.clone(),
         })
     }

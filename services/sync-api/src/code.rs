@@ -3,8 +3,11 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Says what went wrong, and with it what the caller does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ToSchema)]
+#[schema(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Code {
     Unauthorized,
     Forbidden,
@@ -17,6 +20,7 @@ pub enum Code {
     Conflict,
     CursorExpired,
     PayloadTooLarge,
+    RateLimited,
     SyncError,
     DatabaseError,
     RedisError,
@@ -38,6 +42,7 @@ impl Code {
             Code::Conflict => "CONFLICT",
             Code::CursorExpired => "CURSOR_EXPIRED",
             Code::PayloadTooLarge => "PAYLOAD_TOO_LARGE",
+            Code::RateLimited => "RATE_LIMITED",
             Code::SyncError => "SYNC_ERROR",
             Code::DatabaseError => "DATABASE_ERROR",
             Code::RedisError => "REDIS_ERROR",

@@ -1,12 +1,12 @@
 //! An enrolment token and a device in, that device's user and its new token out, once.
 
 use deadpool_postgres::{Client, Transaction};
-use posduif_changelog::LogError;
+use posduif_accounts::{account, token::Token};
+use posduif_changelog::{LogError, remembered::Until};
 use posduif_model::{DeviceId, UserId};
 use serde_json::Value;
 
 use crate::{
-    credential::token::Token,
     store::{
         StoreError, devices,
         enrollment_tokens::{self, EnrollmentToken},
@@ -36,6 +36,9 @@ pub struct Enrolled {
 pub enum EnrollmentError {
     #[error("the enrolment token is unknown, expired or used")]
     InvalidToken,
+    /// Nobody made it: somebody guesses. The same for whoever presents it.
+    #[error("the enrolment token is unknown, expired or used")]
+    UnknownToken,
     #[error("the username is taken")]
     UsernameTaken,
     #[error("the enrolment token is bound to another username")]
@@ -78,7 +81,7 @@ pub async fn complete(
     }
     // A commit whose answer was lost may have happened.
     if may_be_stored {
-        tenant.device_auth.forget(&candidate.device).await?;
+        tenant.caches.devices.forget(&candidate.device, Until::Now).await?;
     }
     match outcome? {
         Outcome::Refused(refusal) => Err(refusal),
@@ -96,9 +99,9 @@ async fn attempt(
 ) -> Result<Outcome, StoreError> {
     let transaction = client.transaction().await?;
     let Some(found) = enrollment_tokens::lock(&transaction, token.expose()).await? else {
-        return Ok(Outcome::Refused(EnrollmentError::InvalidToken));
+        return Ok(Outcome::Refused(EnrollmentError::UnknownToken));
     };
-    if found.is_expired {
+    if found.is_expired || found.is_void {
         return Ok(Outcome::Refused(EnrollmentError::InvalidToken));
     }
     let outcome = match found.used_at {
@@ -108,7 +111,7 @@ async fn attempt(
     if let Outcome::Enrolled(_) = outcome {
         devices::set_token(&transaction, &candidate.device, &device_token.hash()).await?;
         let forgotten = async {
-            tenant.device_auth.forget(&candidate.device).await?;
+            tenant.caches.devices.forget(&candidate.device, Until::Committed).await?;
             // A reinstalled app has nothing of what the earlier one confirmed.
             tenant.log.forget_position(&candidate.device).await
         };
@@ -135,6 +138,10 @@ async fn first(
         Some(bound) => match users::find_mobile(transaction, username).await? {
             Some(user) if user == bound => {
                 users::note_enrollment(transaction, user, device, token.id).await?;
+                // The user's row is locked now: whoever disables the user has done so, or waits.
+                if account::disabled_at(&**transaction, user).await?.is_some() {
+                    return Ok(Outcome::Refused(EnrollmentError::InvalidToken));
+                }
                 user
             }
             _ => return Ok(Outcome::Refused(EnrollmentError::BoundToAnother)),

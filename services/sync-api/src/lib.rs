@@ -7,7 +7,6 @@ pub mod metrics;
 pub mod content;
 pub mod credential;
 pub mod declaration;
-pub mod username;
 
 pub mod store;
 
@@ -17,13 +16,15 @@ pub mod turns;
 
 pub mod app;
 
+pub mod account_change;
+pub mod accounts;
 pub mod enrollment;
-pub mod revocation;
 pub mod sync;
 
 pub mod live;
 
 mod http;
+pub use http::document;
 
 pub mod pruning;
 mod readiness;

@@ -8,6 +8,7 @@ pub use live::LiveMetrics;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
 const REQUESTS: &str = "posduif_api_requests_total";
+const LIMITED: &str = "posduif_api_rate_limited_total";
 const LATENCY: &str = "posduif_api_request_duration_seconds";
 
 /// From a cache hit to a snapshot's wait.
@@ -17,6 +18,8 @@ const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 pub struct RequestMetrics {
     requests: IntCounterVec,
     latency: HistogramVec,
+    /// Requests that were refused with 429, by whose limit was reached.
+    pub limited: IntCounterVec,
     pub live: LiveMetrics,
 }
 
@@ -29,7 +32,10 @@ impl RequestMetrics {
         let latency = HistogramVec::new(options.buckets(BUCKETS.to_vec()), &labels)?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(latency.clone()))?;
-        Ok(RequestMetrics { requests, latency, live: LiveMetrics::register(registry)? })
+        let limited = Opts::new(LIMITED, "Requests refused because their caller asks too much.");
+        let limited = IntCounterVec::new(limited, &["by"])?;
+        registry.register(Box::new(limited.clone()))?;
+        Ok(RequestMetrics { requests, latency, limited, live: LiveMetrics::register(registry)? })
     }
 
     /// `route` is the pattern of a known route, not the path that was asked for.

@@ -4,7 +4,7 @@ use std::{io, net::TcpListener, pin::pin, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpServer,
-    middleware::{Compress, from_fn},
+    middleware::{Compress, Condition, from_fn},
     web::Data,
 };
 use posduif_runtime::{admin, config::Config, lifecycle::Tasks, metrics::Metrics, readiness::Readiness};
@@ -15,7 +15,10 @@ use crate::{
     app::{App, StartError},
     clock::Clock,
     http::{
+        cors,
+        docs::Docs,
         extract, limits, peer,
+        rate::{Rates, Tries, guard},
         request::{self, Requests},
         routes,
     },
@@ -79,22 +82,34 @@ pub async fn serve(
 ) -> io::Result<()> {
     let deadline = app.api.shutdown_deadline.saturating_sub(2 * CLOSING);
     let hub = Hub::new(app.clone(), metrics.live.clone());
-    let requests = Requests { metrics, in_flight: TaskTracker::new(), shutdown: shutdown.clone() };
+    let tries = Tries::new(app.attempts.clone(), app.pseudonyms.clone(), &app.rate_limit);
+    let proxies = app.api.trusted_proxies.clone();
+    let rates = Rates::new(&app.rate_limit, proxies, tries, metrics.limited.clone());
+    let rates = Data::new(rates);
+    let sweeping = rates.clone();
+    let is_tls = app.api.tls.files().is_some();
+    let requests = Requests { metrics, in_flight: TaskTracker::new(), is_tls, shutdown: shutdown.clone() };
     let in_flight = requests.in_flight.clone();
     let (app, requests, live) = (Data::from(app), Data::new(requests), Data::from(hub.clone()));
     // Three pings in vain; and other answers need their time, too.
     let silence = (3 * app.api.sse.ping_interval).max(SILENCE);
+    let with_docs = app.api.docs;
+    let docs = Data::new(Docs::new().map_err(io::Error::other)?);
     let factory = move || {
         let most_bytes = app.api.max_decoded_body_bytes;
         actix_web::App::new()
             .app_data(app.clone())
             .app_data(requests.clone())
             .app_data(live.clone())
+            .app_data(rates.clone())
+            .app_data(docs.clone())
             .configure(|service| extract::configure(service, most_bytes))
-            .configure(routes::configure)
+            .configure(|service| routes::configure(service, with_docs))
             .wrap(from_fn(limits::arriving))
             .wrap(from_fn(limits::leaving))
             .wrap(Compress::default())
+            .wrap(from_fn(guard::guard))
+            .wrap(Condition::new(cors::is_needed(&app.api.cors), cors::middleware(&app.api.cors)))
             .wrap(from_fn(request::accompany))
     };
     let server = HttpServer::new(factory)
@@ -110,6 +125,7 @@ pub async fn serve(
     select! {
         ended = &mut server => return ended,
         broken = &mut live => return broken,
+        never = sweeping.sweep() => match never {},
         () = shutdown.cancelled() => {}
     }
     let drain = async {

@@ -1,8 +1,7 @@
 //! One tenant: its database, its log, and what else of it lies in Redis.
 
-use posduif_changelog::{
-    LogReader, RedisPool, device_auth::DeviceAuthCache, presence::PresenceBoard, ticket::Tickets,
-};
+use posduif_accounts::Caches;
+use posduif_changelog::{LogReader, RedisPool, presence::PresenceBoard, ticket::Tickets};
 use posduif_model::TenantId;
 use uuid::Uuid;
 
@@ -12,7 +11,8 @@ pub struct Tenant {
     pub id: TenantId,
     pub database: Database,
     pub log: LogReader,
-    pub device_auth: DeviceAuthCache,
+    /// What is remembered of credentials.
+    pub caches: Caches,
     pub sightings: Sightings,
     /// Whose uploads are at work.
     pub turns: Turns,
@@ -25,7 +25,7 @@ impl Tenant {
     pub fn new(id: TenantId, database: Database, redis: RedisPool) -> Self {
         Tenant {
             log: LogReader::new(redis.clone(), &id),
-            device_auth: DeviceAuthCache::new(redis.clone(), &id),
+            caches: Caches::new(&redis, &id),
             tickets: Tickets::new(redis.clone(), &id),
             presence: PresenceBoard::new(redis, &id, Uuid::new_v4().simple().to_string()),
             sightings: Sightings::default(),

@@ -2,33 +2,13 @@
 
 use posduif_model::{DeviceId, TenantId, UserId};
 
-use crate::{connect::RedisPool, error::LogError, key::Keys, wake};
-
-/// How long a cached credential is believed without another look at PostgreSQL, in seconds.
-const LIFETIME: i64 = 3_600;
-
-/// KEYS: credential. ARGV: lifetime, channel, message. Forgets the credential, begins another generation of it and
-/// tells those that hold the device's connections.
-///
-/// It may run when memory is short: a revocation must not wait for memory.
-const FORGET: &str = r"#!lua flags=allow-oom
-redis.call('HDEL', KEYS[1], 'user', 'token')
-if redis.call('HEXISTS', KEYS[1], 'generation') == 0 then
-  local now = redis.call('TIME')
-  redis.call('HSET', KEYS[1], 'generation', now[1] .. string.format('%06d', now[2]))
-end
-redis.call('HINCRBY', KEYS[1], 'generation', 1)
-redis.call('EXPIRE', KEYS[1], ARGV[1])
-redis.pcall('PUBLISH', ARGV[2], ARGV[3])
-";
-
-/// KEYS: credential. ARGV: generation or '', user, token hash, lifetime. Stores what was read in that generation.
-const PUT: &str = r"#!lua
-if (redis.call('HGET', KEYS[1], 'generation') or '') == ARGV[1] then
-  redis.call('HSET', KEYS[1], 'user', ARGV[2], 'token', ARGV[3])
-  redis.call('EXPIRE', KEYS[1], ARGV[4])
-end
-";
+use crate::{
+    connect::RedisPool,
+    error::LogError,
+    key::Keys,
+    remembered::{self, GENERATION, Until},
+    wake,
+};
 
 /// The credential of a device as the API compares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +45,7 @@ impl DeviceAuthCache {
     /// Looks a device up; to be called before PostgreSQL is asked.
     pub async fn get(&self, device: &DeviceId) -> Result<Cached, LogError> {
         let found: Fields = redis::cmd("HMGET")
-            .arg((self.keys.device_auth(device), "user", "token", "generation"))
+            .arg((self.keys.device_auth(device), "user", "token", GENERATION))
             .query_async(&mut self.pool.get().await?)
             .await?;
         Ok(cached(found))
@@ -75,7 +55,7 @@ impl DeviceAuthCache {
     pub async fn get_all(&self, devices: &[DeviceId]) -> Result<Vec<Cached>, LogError> {
         let mut pipeline = redis::pipe();
         for device in devices {
-            pipeline.cmd("HMGET").arg((self.keys.device_auth(device), "user", "token", "generation"));
+            pipeline.cmd("HMGET").arg((self.keys.device_auth(device), "user", "token", GENERATION));
         }
         let found: Vec<Fields> = pipeline.query_async(&mut self.pool.get().await?).await?;
         Ok(found.into_iter().map(cached).collect())
@@ -83,18 +63,14 @@ impl DeviceAuthCache {
 
     /// Remembers a credential that PostgreSQL confirmed, unless it was forgotten since `generation` was read.
     pub async fn put(&self, device: &DeviceId, auth: &DeviceAuth, generation: &str) -> Result<(), LogError> {
-        let script = redis::Script::new(PUT);
-        let mut call = script.key(self.keys.device_auth(device));
-        call.arg(generation).arg(auth.user.to_string()).arg(&auth.token_hash).arg(LIFETIME);
-        Ok(call.invoke_async(&mut self.pool.get().await?).await?)
+        let fields = [("user", &*auth.user.to_string()), ("token", &auth.token_hash)];
+        remembered::put(&self.pool, self.keys.device_auth(device), generation, &fields).await
     }
 
     /// Forgets a credential; called before and after a change of it commits.
-    pub async fn forget(&self, device: &DeviceId) -> Result<(), LogError> {
-        let script = redis::Script::new(FORGET);
-        let mut call = script.key(self.keys.device_auth(device));
-        call.arg(LIFETIME).arg(self.keys.wake()).arg(wake::device_message(device));
-        Ok(call.invoke_async(&mut self.pool.get().await?).await?)
+    pub async fn forget(&self, device: &DeviceId, until: Until) -> Result<(), LogError> {
+        let (key, channel) = (self.keys.device_auth(device), self.keys.wake());
+        remembered::forget(&self.pool, key, until, channel, wake::device_message(device)).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! The names of a tenant's keys in Redis, made in this one place.
 
-use posduif_model::{Bucket, DeviceId, Epoch, Lsn, TenantId};
+use posduif_model::{Bucket, DeviceId, Epoch, Lsn, TenantId, UserId};
 
 /// Builds the keys of one tenant.
 #[derive(Clone, Debug)]
@@ -80,6 +80,16 @@ impl Keys {
         format!("{}:device:{device}", self.prefix)
     }
 
+    /// String: how far the webhook was told, as `<epoch> <commit>`.
+    pub fn webhook(&self) -> String {
+        format!("{}:webhook", self.prefix)
+    }
+
+    /// Hash: what the API must know of a user's account without PostgreSQL.
+    pub fn account(&self, user: UserId) -> String {
+        format!("{}:user:{user}", self.prefix)
+    }
+
     /// Channel: says that something may have changed; whoever misses it finds out by looking.
     pub fn wake(&self) -> String {
         format!("{}:wake", self.prefix)
@@ -104,6 +114,21 @@ impl Keys {
     pub fn ticket(&self, hash: &str) -> String {
         format!("{}:ticket:{hash}", self.prefix)
     }
+
+    /// String: when all attempts of somebody to get in are forgotten, in milliseconds since 1970.
+    pub fn attempts(&self, hash: &str) -> String {
+        format!("{}:attempts:{hash}", self.prefix)
+    }
+
+    /// [`Keys::attempts`] of what belongs to no tenant; no tenant can be called `@`.
+    pub fn attempts_of_all(hash: &str) -> String {
+        format!("posduif:{{@}}:attempts:{hash}")
+    }
+
+    /// String: somebody got in from an address.
+    pub fn familiar(&self, hash: &str) -> String {
+        format!("{}:familiar:{hash}", self.prefix)
+    }
 }
 
 #[cfg(test)]
@@ -127,13 +152,18 @@ mod tests {
             keys.held_cursors(),
             keys.arriving(&epoch, &"d".parse().unwrap()),
             keys.device_auth(&"d".parse().unwrap()),
+            keys.webhook(),
+            keys.account("00000000-0000-0000-0000-000000000001".parse().unwrap()),
             keys.wake(),
             keys.presence(),
             keys.present(),
             keys.presence_changed(),
             keys.ticket("h"),
+            keys.attempts("h"),
+            keys.familiar("h"),
         ];
         assert!(names.iter().all(|name| name.starts_with("posduif:{t1}:")), "{names:?}");
+        assert!("@".parse::<TenantId>().is_err());
         assert!(names[3].ends_with(":b:shared"));
     }
 }

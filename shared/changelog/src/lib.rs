@@ -3,11 +3,14 @@
 //! A tenant's keys all carry the hash tag `{tenant}`, so Redis Cluster keeps them on one shard: scripts change
 //! them together, and what a fail-over loses is always a tail of what was written.
 
+pub mod account_auth;
 mod arriving;
+pub mod attempts;
 pub mod batch;
 pub mod commits;
 pub mod compact;
 pub mod connect;
+pub mod delivery;
 pub mod device_auth;
 pub mod durability;
 pub mod entry;
@@ -21,6 +24,7 @@ pub mod position;
 pub mod presence;
 pub mod reader;
 pub mod record;
+pub mod remembered;
 mod script;
 pub mod state;
 pub mod survey;
@@ -32,6 +36,7 @@ pub mod writer;
 
 pub use batch::Batch;
 pub use connect::{RedisPool, Timeouts, pool};
+pub use delivery::Delivered;
 pub use entry::Entry;
 pub use error::LogError;
 pub use key::Keys;

@@ -56,9 +56,19 @@ pub fn lease() -> redis::Script {
     script(FULL, include_str!("script/lease.lua"))
 }
 
+/// Takes no memory to speak of: what was told must not be told again because the log is full.
+pub fn deliver() -> redis::Script {
+    script(ALWAYS, include_str!("script/deliver.lua"))
+}
+
 /// Counts without changing anything.
 pub fn pending() -> redis::Script {
     redis::Script::new(&format!("#!lua flags=no-writes,allow-oom\n{}", include_str!("script/pending.lua")))
+}
+
+/// Refused when memory is short: strangers make these keys.
+pub fn attempt() -> redis::Script {
+    redis::Script::new(&format!("{FULL}\n{}", include_str!("script/attempt.lua")))
 }
 
 /// Presence takes little memory, and who is there must not depend on how much the log has left.

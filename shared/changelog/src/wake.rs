@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use futures::StreamExt;
-use posduif_model::{DeviceId, TenantId};
+use posduif_model::{DeviceId, TenantId, UserId};
 use redis::{
     IntoConnectionInfo,
     aio::{PubSubSink, PubSubStream},
@@ -12,11 +12,16 @@ use tokio::time::timeout;
 
 use crate::{connect::Timeouts, error::LogError, key::Keys};
 
-/// Begins the message that names a device; every other message says that the watermark moved.
+/// Begin the messages that name a device and a user; every other message says that the watermark moved.
 const DEVICE: &str = "device ";
+const USER: &str = "user ";
 
 pub(crate) fn device_message(device: &DeviceId) -> String {
     format!("{DEVICE}{device}")
+}
+
+pub(crate) fn user_message(user: UserId) -> String {
+    format!("{USER}{user}")
 }
 
 /// What may have changed.
@@ -26,6 +31,8 @@ pub enum Hint {
     Watermark(TenantId),
     /// The credential of a device changed.
     Credential(TenantId, DeviceId),
+    /// The account of a user changed.
+    Account(TenantId, UserId),
 }
 
 /// Listens on a connection of its own, whatever the number of tenants.
@@ -62,10 +69,14 @@ impl Subscriber {
             let message = self.stream.next().await?;
             let Some(tenant) = self.tenants.get(message.get_channel_name()) else { continue };
             let text = String::from_utf8_lossy(message.get_payload_bytes());
-            let device = text.strip_prefix(DEVICE).and_then(|device| device.parse().ok());
-            return Some(match device {
-                Some(device) => Hint::Credential(tenant.clone(), device),
-                None => Hint::Watermark(tenant.clone()),
+            let tenant = tenant.clone();
+            if let Some(device) = text.strip_prefix(DEVICE).and_then(|device| device.parse().ok()) {
+                return Some(Hint::Credential(tenant, device));
+            }
+            let user = text.strip_prefix(USER).and_then(|user| user.parse().ok());
+            return Some(match user {
+                Some(user) => Hint::Account(tenant, user),
+                None => Hint::Watermark(tenant),
             });
         }
     }

@@ -118,12 +118,39 @@ pub enum SealError {
     TooLong(usize),
 }
 
+fn derived(secret: &[u8]) -> Result<Hmac<Sha256>, InvalidCursor> {
+    let mut derive = Hmac::<Sha256>::new_from_slice(secret).map_err(|_| InvalidCursor)?;
+    derive.update(b"posduif cursor 1");
+    Hmac::new_from_slice(&derive.finalize().into_bytes()).map_err(|_| InvalidCursor)
+}
+
+fn tag(
+    key: &Hmac<Sha256>,
+    tenant: &TenantId,
+    device: &DeviceId,
+    user: UserId,
+    payload: &[u8],
+) -> Hmac<Sha256> {
+    let mut mac = key.clone();
+    // Neither id can contain a NUL, so the parts cannot run into each other.
+    mac.update(tenant.as_str().as_bytes());
+    mac.update(&[0]);
+    mac.update(device.as_str().as_bytes());
+    mac.update(&[0]);
+    mac.update(user.uuid().as_bytes());
+    mac.update(payload);
+    mac
+}
+
 const TAG_BYTES: usize = 16;
 const LONGEST_TEXT: usize = 16 * 1024;
 
-/// The secret that authenticates cursors, the same on every replica.
+/// The secrets that authenticate cursors, the same on every replica: one seals, and every one of them opens.
 #[derive(Clone)]
-pub struct CursorKey(Hmac<Sha256>);
+pub struct CursorKey {
+    sealing: Hmac<Sha256>,
+    accepted: Vec<Hmac<Sha256>>,
+}
 
 impl fmt::Debug for CursorKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -134,22 +161,13 @@ impl fmt::Debug for CursorKey {
 impl CursorKey {
     /// Derives the key from the installation's secret, apart from other uses of that secret.
     pub fn derive(secret: &[u8]) -> Result<Self, InvalidCursor> {
-        let mut derive = Hmac::<Sha256>::new_from_slice(secret).map_err(|_| InvalidCursor)?;
-        derive.update(b"posduif cursor 1");
-        let key = derive.finalize().into_bytes();
-        Hmac::new_from_slice(&key).map(CursorKey).map_err(|_| InvalidCursor)
+        Ok(CursorKey { sealing: derived(secret)?, accepted: Vec::new() })
     }
 
-    fn tag(&self, tenant: &TenantId, device: &DeviceId, user: UserId, payload: &[u8]) -> Hmac<Sha256> {
-        let mut mac = self.0.clone();
-        // Neither id can contain a NUL, so the parts cannot run into each other.
-        mac.update(tenant.as_str().as_bytes());
-        mac.update(&[0]);
-        mac.update(device.as_str().as_bytes());
-        mac.update(&[0]);
-        mac.update(user.uuid().as_bytes());
-        mac.update(payload);
-        mac
+    /// Opens what another secret of the installation sealed, too: devices come back with cursors of long ago.
+    pub fn accepting(mut self, secret: &[u8]) -> Result<Self, InvalidCursor> {
+        self.accepted.push(derived(secret)?);
+        Ok(self)
     }
 
     /// The cursor as text for one device of one user: base64url of the tag and the payload.
@@ -164,14 +182,14 @@ impl CursorKey {
         user: UserId,
     ) -> Result<String, SealError> {
         let payload = serde_json::to_vec(cursor)?;
-        let tag = self.tag(tenant, device, user, &payload).finalize().into_bytes();
+        let tag = tag(&self.sealing, tenant, device, user, &payload).finalize().into_bytes();
         let mut sealed: Vec<u8> = tag.iter().take(TAG_BYTES).copied().collect();
         sealed.extend_from_slice(&payload);
         let text = URL_SAFE_NO_PAD.encode(sealed);
         if text.len() > LONGEST_TEXT { Err(SealError::TooLong(text.len())) } else { Ok(text) }
     }
 
-    /// Reads a cursor that this key sealed for the same tenant, device and user; the tag is compared in constant
+    /// Reads a cursor that one of these keys sealed for the same tenant, device and user; the tag is compared in constant
     /// time.
     pub fn open(
         &self,
@@ -184,8 +202,12 @@ impl CursorKey {
             return Err(InvalidCursor);
         }
         let sealed = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidCursor)?;
-        let (tag, payload) = sealed.split_at_checked(TAG_BYTES).ok_or(InvalidCursor)?;
-        self.tag(tenant, device, user, payload).verify_truncated_left(tag).map_err(|_| InvalidCursor)?;
+        let (given, payload) = sealed.split_at_checked(TAG_BYTES).ok_or(InvalidCursor)?;
+        let mut keys = std::iter::once(&self.sealing).chain(&self.accepted);
+        let is_ours = |key| tag(key, tenant, device, user, payload).verify_truncated_left(given).is_ok();
+        if !keys.any(is_ours) {
+            return Err(InvalidCursor);
+        }
         serde_json::from_slice(payload).map_err(|_| InvalidCursor)
     }
 }
@@ -221,6 +243,17 @@ mod tests {
         assert_eq!(key.open(&text, &tenant, &device, another), Err(InvalidCursor));
         let other = CursorKey::derive(b"another secret").unwrap();
         assert_eq!(other.open(&text, &tenant, &device, user), Err(InvalidCursor));
+    }
+
+    #[test]
+    fn a_cursor_of_an_accepted_secret_opens_and_new_ones_are_of_the_first() {
+        let (old, new) = (CursorKey::derive(b"old").unwrap(), CursorKey::derive(b"new").unwrap());
+        let both = new.clone().accepting(b"older").unwrap().accepting(b"old").unwrap();
+        let (tenant, device, user) = ids();
+        let sealed = |key: &CursorKey| key.seal(&cursor("a"), &tenant, &device, user).unwrap();
+        assert_eq!(both.open(&sealed(&old), &tenant, &device, user), Ok(cursor("a")));
+        assert_eq!(new.open(&sealed(&both), &tenant, &device, user), Ok(cursor("a")));
+        assert_eq!(old.open(&sealed(&both), &tenant, &device, user), Err(InvalidCursor));
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub struct Live {
 impl Live {
     pub fn new(tenants: Arc<Mutex<Tenants>>) -> Result<Self, prometheus::Error> {
         let gauge = |name, help| GaugeVec::new(Opts::new(name, help), &["tenant"]);
-        let table: [(&str, &str, Read); 14] = [
+        let table: [(&str, &str, Read); 15] = [
             (names::FOLLOWING, "1 while a session follows the WAL.", |r| Some(f64::from(r.following))),
             (names::HEARTBEAT_LAG, "Age of the newest heartbeat that readers may see.", |r| {
                 r.heartbeat_lag.map(|lag| lag.as_secs_f64())
@@ -67,6 +67,9 @@ impl Live {
             }),
             (names::SLOT_LIMIT, "max_slot_wal_keep_size; absent without a limit.", |r| {
                 r.server.as_ref()?.wal_limit_bytes.map(size)
+            }),
+            (names::WEBHOOK_LAG, "How late the webhook is; absent without one.", |r| {
+                Some(r.webhook_lag?.as_secs_f64())
             }),
         ];
         let gauges = table.into_iter().map(|(name, help, read)| Ok((gauge(name, help)?, read)));

@@ -19,6 +19,11 @@ pub const TRIMMED: &str = "posduif_ingester_trimmed_entries_total";
 pub const COMPACTED: &str = "posduif_ingester_compacted_entries_total";
 pub const ROWS_LEFT_OUT: &str = "posduif_ingester_rows_left_out_total";
 
+// Only where a webhook is configured.
+pub const WEBHOOK_DELIVERED: &str = "posduif_ingester_webhook_delivered_commits_total";
+pub const WEBHOOK_FAILED: &str = "posduif_ingester_webhook_failed_calls_total";
+pub const WEBHOOK_SKIPPED: &str = "posduif_ingester_webhook_skipped_total";
+
 // Read at the scrape.
 pub const FOLLOWING: &str = "posduif_ingester_following";
 pub const HEARTBEAT_LAG: &str = "posduif_ingester_heartbeat_lag_seconds";
@@ -35,9 +40,10 @@ pub const SLOT_RETAINED: &str = "posduif_ingester_slot_retained_bytes";
 pub const SLOT_SAFE: &str = "posduif_ingester_slot_safe_wal_bytes";
 pub const SLOT_LIMIT: &str = "posduif_ingester_slot_wal_limit_bytes";
 pub const SLOT_STATUS: &str = "posduif_ingester_slot_wal_status";
+pub const WEBHOOK_LAG: &str = "posduif_ingester_webhook_lag_seconds";
 
 /// All of them, for tests that compare alerts and documents with the code.
-pub const ALL: [&str; 33] = [
+pub const ALL: [&str; 37] = [
     BUILD,
     COMMITS,
     CHANGES,
@@ -56,6 +62,9 @@ pub const ALL: [&str; 33] = [
     TRIMMED,
     COMPACTED,
     ROWS_LEFT_OUT,
+    WEBHOOK_DELIVERED,
+    WEBHOOK_FAILED,
+    WEBHOOK_SKIPPED,
     FOLLOWING,
     HEARTBEAT_LAG,
     WATERMARK_AGE,
@@ -71,4 +80,5 @@ pub const ALL: [&str; 33] = [
     SLOT_SAFE,
     SLOT_LIMIT,
     SLOT_STATUS,
+    WEBHOOK_LAG,
 ];

@@ -79,6 +79,7 @@ impl Tenant {
             wal: config.sync.wal,
             retention: config.sync.retention,
             rules,
+            webhook: None,
             metrics,
             readiness,
         };

@@ -5,6 +5,7 @@ mod exposition;
 mod fixture;
 mod fuzz;
 mod process;
+mod receiver;
 mod scripts;
 
 mod alter;
@@ -33,3 +34,5 @@ mod transactions;
 mod trim;
 mod types;
 mod visibility;
+mod webhook;
+mod webhook_faults;

@@ -3,7 +3,12 @@
 use posduif_ingester::metrics::names;
 use posduif_testkit::Servers;
 
-use crate::{exposition::Scrape, fixture::Tenant, process::Ingester};
+use crate::{
+    exposition::Scrape,
+    fixture::Tenant,
+    process::Ingester,
+    receiver::{Mode, Receiver, section},
+};
 
 async fn set(servers: &Servers, setting: &str) {
     let admin = servers.superuser().await;
@@ -17,7 +22,8 @@ async fn changes_commits_and_sizes_are_counted_and_every_metric_is_there() {
     set(&servers, "SET max_slot_wal_keep_size = '64MB'").await;
     let tenant = Tenant::create(&servers).await;
     let tenant_id = tenant.id().to_string();
-    let ingester = Ingester::start(&tenant).await;
+    let receiver = Receiver::start().await;
+    let ingester = Ingester::start_calling(&tenant, &section(&receiver, "")).await;
     let bob = tenant.user("Bob").await;
     let inserted = |scrape: &Scrape| {
         let labels = [("tenant", tenant_id.as_str()), ("table", "public.messages"), ("op", "insert")];
@@ -31,6 +37,8 @@ async fn changes_commits_and_sizes_are_counted_and_every_metric_is_there() {
     tenant.client.batch_execute("CREATE TABLE not_declared (id int PRIMARY KEY)").await.unwrap();
     tenant.client.batch_execute("ALTER PUBLICATION posduif ADD TABLE not_declared").await.unwrap();
     ingester.until("three messages are counted", |s| (inserted(s) == 3.0).then_some(())).await;
+    let delivered = |s: &Scrape| s.find(names::WEBHOOK_DELIVERED, &[]).first().copied();
+    ingester.until("three messages are told", |s| (delivered(s) == Some(3.0)).then_some(())).await;
     ingester
         .until("the slot has been looked at", |s| (!s.find(names::SLOT_SAFE, &[]).is_empty()).then_some(()))
         .await;
@@ -63,6 +71,29 @@ async fn changes_commits_and_sizes_are_counted_and_every_metric_is_there() {
         assert!(labels.keys().all(|label| allowed.contains(&label.as_str())), "{name} {labels:?}");
         assert!(!labels.values().any(|value| value.contains(&bob.to_string())), "{name} names a user");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_is_late_shows_it_and_so_does_what_it_skips() {
+    let tenant = Tenant::create(Servers::shared().await).await;
+    let receiver = Receiver::start().await;
+    receiver.set(Mode::Answer(503, String::new()));
+    let ingester = Ingester::start_calling(&tenant, &section(&receiver, "")).await;
+    let late = |seconds: f64| move |s: &Scrape| (s.value(names::WEBHOOK_LAG, &[]) > seconds).then_some(());
+    ingester.until("the first call is late", late(1.0)).await;
+    receiver.set(Mode::Take);
+    receiver.skipped(1).await;
+    receiver.set(Mode::Answer(410, String::new()));
+    let bob = tenant.user("Bob").await;
+    tenant.message(bob, bob, "x").await;
+    ingester.until("a commit is late", late(2.0)).await;
+    let scrape = ingester.scrape().await;
+    let of = |name, reason| scrape.value(name, &[("reason", reason)]);
+    assert!(of(names::WEBHOOK_FAILED, "status") >= 1.0);
+    assert_eq!((of(names::WEBHOOK_FAILED, "gone"), of(names::WEBHOOK_FAILED, "timeout")), (1.0, 0.0));
+    assert_eq!((of(names::WEBHOOK_SKIPPED, "begin"), of(names::WEBHOOK_SKIPPED, "age")), (1.0, 0.0));
+    assert_eq!(scrape.value(names::WEBHOOK_DELIVERED, &[]), 0.0);
+    ingester.ready().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,12 +20,17 @@ pub struct Ingester {
 impl Ingester {
     /// Starts it with the addresses given, whatever the tenant's own are.
     pub async fn start_with(postgres: &str, redis: &str, tables: &str, level: &str) -> Self {
+        Self::start_also(postgres, redis, tables, level, "").await
+    }
+
+    /// The same, with further sections of the configuration.
+    pub async fn start_also(postgres: &str, redis: &str, tables: &str, level: &str, also: &str) -> Self {
         let (scratch, port) = (Scratch::new(), free_port().unwrap());
         let file = scratch.join("config.yaml");
         let yaml = format!(
             "tenants: [{{url: '{postgres}'}}]\nredis: {{url: '{redis}', connect_timeout: 500ms, response_timeout: 500ms}}\n\
              admin: {{ingester_bind: '127.0.0.1:{port}'}}\nlog: {{level: {level}}}\n\
-             sync: {{tables: {tables}, wal: {{heartbeat_interval: 500ms, confirm_delay: 0s, read_interval: 200ms}}}}"
+             sync: {{tables: {tables}, wal: {{heartbeat_interval: 500ms, confirm_delay: 0s, read_interval: 200ms}}}}\n{also}"
         );
         std::fs::write(&file, yaml).unwrap();
         let program = binaries::path("posduif-ingester").await;
@@ -38,6 +43,12 @@ impl Ingester {
     pub async fn start(tenant: &Tenant) -> Self {
         let redis = tenant.session.redis.url.expose().to_owned();
         Self::start_with(tenant.database.ingester_url(), &redis, "[]", "info").await
+    }
+
+    /// Its webhook is this section.
+    pub async fn start_calling(tenant: &Tenant, webhook: &str) -> Self {
+        let redis = tenant.session.redis.url.expose().to_owned();
+        Self::start_also(tenant.database.url(), &redis, "[]", "debug", webhook).await
     }
 
     async fn get(&self, path: &str) -> anyhow::Result<String> {

@@ -5,7 +5,10 @@ use std::time::Duration;
 use posduif_changelog::{LogReader, Timeouts, pool};
 use posduif_testkit::{INGESTER, Servers, TOOL, chaos::Proxy, eventually};
 
-use crate::fixture::{SOON, Tenant};
+use crate::{
+    fixture::{SOON, Tenant},
+    receiver::{Call, Receiver},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn to_look_at_a_log_takes_no_right_to_change_it() {
@@ -20,11 +23,26 @@ async fn to_look_at_a_log_takes_no_right_to_change_it() {
     reader.concerns().await.unwrap();
 }
 
+/// A commit whose users are read from a set.
+async fn many_are_told(tenant: &Tenant, receiver: &Receiver) {
+    let add = "INSERT INTO users (username) SELECT 'u' || n FROM generate_series(1, 1100) n";
+    let write = "INSERT INTO messages (sender_id, recipient_id, content) SELECT id, id, 'x' FROM users";
+    tenant.client.batch_execute(add).await.unwrap();
+    tenant.client.batch_execute(write).await.unwrap();
+    let in_parts = |calls: &[Call]| {
+        let mut commits = calls.iter().filter(|call| call.taken).flat_map(Call::commits);
+        commits.any(|commit| commit["more"] == false).then_some(())
+    };
+    receiver.until("a commit in parts", in_parts).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rights_that_are_shipped_are_enough() {
     let mut servers = Servers::private().await;
     let mut tenant = Tenant::create(&servers).await;
     let mut redis = tenant.redis().await;
+    let receiver = Receiver::start().await;
+    tenant.calls(&receiver, "");
     let proxy = Proxy::start(([127, 0, 0, 1], servers.redis().port()).into()).await;
     tenant.session.redis.url = servers.redis_url_at(INGESTER, proxy.address()).parse().unwrap();
     tenant.session.retention.interval = Duration::from_millis(50);
@@ -45,6 +63,8 @@ async fn the_rights_that_are_shipped_are_enough() {
     })
     .await;
     assert_eq!(state.epoch, first.epoch);
+    receiver.has(1).await;
+    many_are_told(&tenant, &receiver).await;
     drop(running);
     // Without one of them it says so instead of waiting for ever.
     let revoke = redis::cmd("ACL").arg(("SETUSER", INGESTER, "-xadd")).to_owned();

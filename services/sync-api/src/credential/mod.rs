@@ -1,5 +1,5 @@
-//! What callers present, proven or refused without a look at a table: JWTs, opaque tokens, passwords.
+//! What web users present, proven or refused without a look at a table: log-ins and passwords.
 
 pub mod jwt;
 pub mod password;
-pub mod token;
+pub mod pseudonym;

@@ -1,15 +1,9 @@
 //! A password and a stored hash in, yes or no out, in the same time for users that do not exist.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use argon2::{
-    Argon2,
-    password_hash::{self, PasswordHasher, PasswordVerifier, phc::PasswordHash},
-};
+use posduif_accounts::password::{HashError, Workspace, hash};
 use tokio::sync::Semaphore;
-
-/// Passwords longer than this many bytes are refused unread.
-pub const LONGEST: usize = 1024;
 
 /// Checks passwords on the blocking threads, a few at a time: each takes some 20 MiB and as many milliseconds.
 #[derive(Clone, Debug)]
@@ -17,13 +11,15 @@ pub struct Passwords {
     /// What is checked in place of a hash that does not exist.
     dummy: Arc<str>,
     permits: Arc<Semaphore>,
+    /// Memory for as many checks as may run at a time.
+    workspaces: Arc<Mutex<Vec<Workspace>>>,
 }
 
 /// The check could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
-    #[error("a password could not be hashed: {0}")]
-    Hash(#[from] password_hash::Error),
+    #[error(transparent)]
+    Hash(#[from] HashError),
     #[error("a password check ended without a result")]
     Interrupted,
 }
@@ -32,31 +28,24 @@ impl Passwords {
     /// `at_once` is the most checks that run at a time.
     pub fn new(at_once: usize) -> Result<Self, PasswordError> {
         let dummy = hash("no user has this password")?;
-        Ok(Passwords { dummy: dummy.into(), permits: Arc::new(Semaphore::new(at_once)) })
+        let permits = Arc::new(Semaphore::new(at_once));
+        Ok(Passwords { dummy: dummy.into(), permits, workspaces: Arc::default() })
     }
 
     /// Whether the password fits the stored hash; where there is none the same work is done for nothing.
     pub async fn verify(&self, password: String, stored: Option<String>) -> Result<bool, PasswordError> {
         let _permit = self.permits.acquire().await.map_err(|_| PasswordError::Interrupted)?;
         let (exists, dummy) = (stored.is_some(), self.dummy.clone());
-        let check = move || is_match(&password, stored.as_deref().unwrap_or(&dummy));
+        let workspaces = self.workspaces.clone();
+        let check = move || {
+            let kept = || workspaces.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut workspace = kept().pop().unwrap_or_default();
+            let fits = workspace.is_match(&password, stored.as_deref().unwrap_or(&dummy));
+            kept().push(workspace);
+            fits
+        };
         let fits = tokio::task::spawn_blocking(check).await.map_err(|_| PasswordError::Interrupted)??;
         Ok(fits && exists)
-    }
-}
-
-/// Hashes with Argon2id and the crate's recommended cost, into the PHC string format.
-pub fn hash(password: &str) -> Result<String, PasswordError> {
-    let hashed: PasswordHash = Argon2::default().hash_password(password.as_bytes())?;
-    Ok(hashed.to_string())
-}
-
-fn is_match(password: &str, stored: &str) -> Result<bool, PasswordError> {
-    let stored = PasswordHash::new(stored).map_err(password_hash::Error::from)?;
-    match Argon2::default().verify_password(password.as_bytes(), &stored) {
-        Ok(()) => Ok(true),
-        Err(password_hash::Error::PasswordInvalid) => Ok(false),
-        Err(other) => Err(other.into()),
     }
 }
 
@@ -68,7 +57,6 @@ mod tests {
     async fn only_the_right_password_of_an_existing_user_fits() {
         let passwords = Passwords::new(2).unwrap();
         let stored = hash("correct horse").unwrap();
-        assert!(stored.starts_with("$argon2id$"));
         assert!(passwords.verify("correct horse".into(), Some(stored.clone())).await.unwrap());
         assert!(!passwords.verify("wrong horse".into(), Some(stored)).await.unwrap());
         assert!(!passwords.verify("no user has this password".into(), None).await.unwrap());

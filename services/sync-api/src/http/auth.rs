@@ -10,17 +10,36 @@ use actix_web::{
 };
 use chrono::{DateTime, Utc};
 use futures::future::LocalBoxFuture;
+use posduif_accounts::{device::Scope, token::Token};
 use posduif_changelog::device_auth::{Cached, DeviceAuth};
 use posduif_model::{DeviceId, UserId};
 use posduif_runtime::config;
 
-use super::error::ApiError;
-use crate::{app::App, code::Code, credential::token::Token, store::devices, tenant::Tenant};
+use super::{
+    error::ApiError,
+    rate::{Toll, settle},
+};
+use crate::{accounts, app::App, code::Code, credential::jwt::Subject, store::devices, tenant::Tenant};
 
-const DEVICE_ID: &str = "x-device-id";
+pub(super) const DEVICE_ID: &str = "x-device-id";
 
 /// A logged-in web user.
 pub struct WebUser {
+    pub tenant: Arc<Tenant>,
+    pub user: UserId,
+    /// Operates the tenant.
+    pub is_admin: bool,
+}
+
+impl WebUser {
+    /// Whose devices it sees and may revoke.
+    pub fn scope(&self) -> Scope {
+        if self.is_admin { Scope::All } else { Scope::LetInBy(self.user) }
+    }
+}
+
+/// A web user who operates the tenant.
+pub struct Admin {
     pub tenant: Arc<Tenant>,
     pub user: UserId,
 }
@@ -35,14 +54,39 @@ pub struct Device {
 /// Someone of a tenant, by either credential.
 pub struct Member {
     pub tenant: Arc<Tenant>,
+    /// Operates the tenant.
+    pub is_admin: bool,
+}
+
+impl Device {
+    fn pay(toll: &Toll, device: &Self) -> Result<(), ApiError> {
+        toll.device(&device.tenant.id, &device.device, device.user)
+    }
 }
 
 impl FromRequest for WebUser {
     type Error = ApiError;
-    type Future = std::future::Ready<Result<Self, ApiError>>;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        std::future::ready(app_of(request).and_then(|app| web_user(app, request.headers())))
+        let request = request.clone();
+        Box::pin(async move { Ok(log_in(&request).await?.web) })
+    }
+}
+
+impl FromRequest for Admin {
+    type Error = ApiError;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            let WebUser { tenant, user, is_admin } = log_in(&request).await?.web;
+            match is_admin {
+                true => Ok(Admin { tenant, user }),
+                false => Err(ApiError::new(Code::Forbidden, "only an operator of the tenant may do this")),
+            }
+        })
     }
 }
 
@@ -52,7 +96,7 @@ impl FromRequest for Device {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
-        Box::pin(async move { device(app_of(&request)?, request.headers()).await })
+        Box::pin(async move { settle(&request, device(&request).await, Device::pay) })
     }
 }
 
@@ -63,12 +107,12 @@ impl FromRequest for Member {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
         Box::pin(async move {
-            let (app, headers) = (app_of(&request)?, request.headers());
-            let tenant = match headers.contains_key(DEVICE_ID) {
-                true => device(app, headers).await?.tenant,
-                false => web_user(app, headers)?.tenant,
-            };
-            Ok(Member { tenant })
+            if request.headers().contains_key(DEVICE_ID) {
+                let device = settle(&request, device(&request).await, Device::pay)?;
+                return Ok(Member { tenant: device.tenant, is_admin: false });
+            }
+            let WebUser { tenant, is_admin, .. } = log_in(&request).await?.web;
+            Ok(Member { tenant, is_admin })
         })
     }
 }
@@ -82,16 +126,32 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-fn web_user(app: &App, headers: &HeaderMap) -> Result<WebUser, ApiError> {
-    Ok(web_user_until(app, headers)?.0)
+/// A log-in that is still good.
+pub(super) struct LogIn {
+    pub web: WebUser,
+    pub subject: Subject,
+    pub expires_at: DateTime<Utc>,
 }
 
-/// A logged-in web user, and until when that holds.
-pub(super) fn web_user_until(app: &App, headers: &HeaderMap) -> Result<(WebUser, DateTime<Utc>), ApiError> {
+/// The log-in that a request presents.
+pub(super) async fn log_in(request: &HttpRequest) -> Result<LogIn, ApiError> {
+    let app = app_of(request)?;
     let missing = || ApiError::new(Code::Unauthorized, "log in and send Authorization: Bearer <token>");
-    let (subject, expires_at) = app.jwt.verify_until(bearer(headers).ok_or_else(missing)?)?;
-    let tenant = app.tenant(&subject.tenant).ok_or_else(missing)?.clone();
-    Ok((WebUser { tenant, user: subject.user }, expires_at))
+    let presented = bearer(request.headers()).ok_or_else(missing);
+    let verified = presented.and_then(|token| Ok(app.jwt.verify_until(token)?));
+    let (subject, expires_at) = settle(request, verified, |toll, (subject, _)| toll.web_user(subject))?;
+    let web = still_good(app, &subject).await?;
+    Ok(LogIn { web, subject, expires_at })
+}
+
+/// The user of a log-in, if nothing has ended it.
+pub(super) async fn still_good(app: &App, subject: &Subject) -> Result<WebUser, ApiError> {
+    let ended = || ApiError::new(Code::Unauthorized, "the log-in has ended; log in again");
+    let (tenant, user) = (app.tenant(&subject.tenant).ok_or_else(ended)?.clone(), subject.user);
+    let found = accounts::of(&tenant, &[user]).await?;
+    let account = found.get(&user).filter(|account| accounts::is_good(subject, account));
+    let is_admin = account.ok_or_else(ended)?.is_admin;
+    Ok(WebUser { tenant, user, is_admin })
 }
 
 /// The hash of the device token that a request presents, where tokens count.
@@ -102,7 +162,8 @@ pub(super) fn presented_hash(app: &App, headers: &HeaderMap) -> Option<String> {
     }
 }
 
-async fn device(app: &App, headers: &HeaderMap) -> Result<Device, ApiError> {
+async fn device(request: &HttpRequest) -> Result<Device, ApiError> {
+    let (app, headers) = (app_of(request)?, request.headers());
     let refused = || {
         ApiError::new(
             Code::Unauthorized,
@@ -120,7 +181,9 @@ async fn device(app: &App, headers: &HeaderMap) -> Result<Device, ApiError> {
     };
     let tenant = tenant.ok_or_else(refused)?.clone();
     let is_proven = |auth: &DeviceAuth| token.as_ref().is_none_or(|token| token.matches(&auth.token_hash));
-    match credential(&tenant, &device, is_proven).await? {
+    // PostgreSQL is asked for nobody whose address has used up its limit with bad credentials.
+    let leave = || Toll::of(request).map_or(Ok(()), |toll| toll.stranger());
+    match credential(&tenant, &device, is_proven, leave).await? {
         Some(user) => Ok(Device { tenant, device, user }),
         None => Err(refused()),
     }
@@ -131,9 +194,10 @@ async fn credential(
     tenant: &Tenant,
     device: &DeviceId,
     is_proven: impl Fn(&DeviceAuth) -> bool,
+    leave: impl FnOnce() -> Result<(), ApiError>,
 ) -> Result<Option<UserId>, ApiError> {
     // Without Redis a device can still upload: PostgreSQL knows what the cache knows.
-    let cached = match tenant.device_auth.get(device).await {
+    let cached = match tenant.caches.devices.get(device).await {
         Ok(cached) => Some(cached),
         Err(error) => {
             tracing::warn!(tenant = %tenant.id, %error, "device credentials are read from PostgreSQL, the cache is away");
@@ -144,10 +208,11 @@ async fn credential(
     {
         return Ok(Some(auth.user));
     }
+    leave()?;
     let found = tenant.database.run(async |client| devices::credential(client, device).await).await?;
     let Some(auth) = found.filter(is_proven) else { return Ok(None) };
     if let Some(Cached { generation, .. }) = cached
-        && let Err(error) = tenant.device_auth.put(device, &auth, &generation).await
+        && let Err(error) = tenant.caches.devices.put(device, &auth, &generation).await
     {
         tracing::warn!(tenant = %tenant.id, %error, "a device credential was not cached");
     }

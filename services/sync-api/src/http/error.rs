@@ -5,13 +5,17 @@ use std::{borrow::Cow, error::Error, fmt, io::ErrorKind};
 use actix_web::{
     HttpResponse, ResponseError,
     error::{JsonPayloadError, PathError, PayloadError, QueryPayloadError},
-    http::{StatusCode, header::RETRY_AFTER},
+    http::{
+        Method, StatusCode,
+        header::{ALLOW, RETRY_AFTER},
+    },
 };
+use posduif_accounts::username::InvalidUsername;
 use posduif_changelog::LogError;
-use serde_json::json;
 
-use super::request::RequestId;
+use super::{error_body::ErrorBody, request::RequestId};
 use crate::{
+    account_change::ChangeError,
     code::Code,
     content::InvalidContent,
     credential::{jwt::InvalidJwt, password::PasswordError},
@@ -19,7 +23,6 @@ use crate::{
     enrollment::EnrollmentError,
     store::StoreError,
     sync::{SyncError, outgoing::UploadError, upload::InvalidUploadId},
-    username::InvalidUsername,
 };
 
 /// Seconds after which a caller tries again when a dependency is away.
@@ -35,10 +38,12 @@ pub struct ApiError {
     cause: Option<Box<dyn Error + Send + Sync>>,
     /// Seconds after which a caller that was turned away tries again.
     retry_after: u64,
+    /// The methods that the path knows, where the request had another.
+    allow: Option<String>,
 }
 
 /// The one place where a code gets its status.
-const fn status_of(code: Code) -> StatusCode {
+pub(super) const fn status_of(code: Code) -> StatusCode {
     match code {
         Code::ValidationError | Code::InvalidToken | Code::EmptyMessage => StatusCode::BAD_REQUEST,
         Code::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -48,6 +53,7 @@ const fn status_of(code: Code) -> StatusCode {
         Code::Conflict => StatusCode::CONFLICT,
         Code::CursorExpired => StatusCode::GONE,
         Code::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         Code::SyncError | Code::DatabaseError | Code::RedisError => StatusCode::SERVICE_UNAVAILABLE,
         Code::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -55,7 +61,7 @@ const fn status_of(code: Code) -> StatusCode {
 
 impl ApiError {
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        ApiError { code, message: message.into(), cause: None, retry_after: RETRY_SECONDS }
+        ApiError { code, message: message.into(), cause: None, retry_after: RETRY_SECONDS, allow: None }
     }
 
     /// Callers that are turned away together shall not come back together.
@@ -64,12 +70,23 @@ impl ApiError {
         self
     }
 
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
     pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
         ApiError::new(Code::ValidationError, message)
     }
 
     pub fn not_found() -> Self {
         ApiError::new(Code::NotFound, "there is nothing here")
+    }
+
+    /// The path is served, by other methods.
+    pub fn method_not_allowed(allowed: &[Method]) -> Self {
+        let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
+        let refused = ApiError::new(Code::MethodNotAllowed, "this path does not know the method");
+        ApiError { allow: Some(names.join(", ")), ..refused }
     }
 
     fn caused(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -86,6 +103,11 @@ impl ApiError {
         ApiError::internal(cause)
     }
 
+    /// Something of the server's own cannot be read.
+    pub fn unreadable(cause: Box<dyn Error>) -> Self {
+        ApiError::internal(cause.to_string())
+    }
+
     /// The server was put together without what a handler needs.
     pub fn misassembled() -> Self {
         ApiError::internal("the application state is missing")
@@ -95,9 +117,6 @@ impl ApiError {
     pub fn of_status(status: StatusCode) -> Self {
         match status {
             StatusCode::NOT_FOUND => ApiError::not_found(),
-            StatusCode::METHOD_NOT_ALLOWED => {
-                ApiError::new(Code::MethodNotAllowed, "this path does not know the method")
-            }
             StatusCode::PAYLOAD_TOO_LARGE => too_large(),
             status if status.is_client_error() => ApiError::invalid("the request cannot be read"),
             status => ApiError::internal(format!("answered {status} without an error")),
@@ -133,12 +152,13 @@ impl ApiError {
             }
             _ => tracing::debug!(request_id = %request, route, %code, cause, "request refused"),
         }
-        let body = json!({"error": {
-            "code": code, "message": self.message, "details": {}, "request_id": request.as_str(),
-        }});
+        let body = ErrorBody::new(code, &self.message, request.as_str());
         let mut response = HttpResponse::build(status);
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.insert_header((RETRY_AFTER, self.retry_after));
+        }
+        if let Some(allowed) = &self.allow {
+            response.insert_header((ALLOW, allowed.as_str()));
         }
         response.json(body)
     }
@@ -230,10 +250,22 @@ impl From<Unusable> for ApiError {
     }
 }
 
+impl From<ChangeError> for ApiError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Unknown => ApiError::not_found(),
+            ChangeError::Store(error) => error.into(),
+            ChangeError::Log(error) => error.into(),
+        }
+    }
+}
+
 impl From<EnrollmentError> for ApiError {
     fn from(error: EnrollmentError) -> Self {
         match error {
-            EnrollmentError::InvalidToken => ApiError::new(Code::InvalidToken, error.to_string()),
+            EnrollmentError::InvalidToken | EnrollmentError::UnknownToken => {
+                ApiError::new(Code::InvalidToken, error.to_string())
+            }
             EnrollmentError::UsernameTaken
             | EnrollmentError::BoundToAnother
             | EnrollmentError::DeviceTaken => ApiError::new(Code::Conflict, error.to_string()),

@@ -8,6 +8,7 @@ use posduif_model::{
     value::{JsonForm, TypeCatalog},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{auth::Device, error::ApiError};
 use crate::{
@@ -17,34 +18,53 @@ use crate::{
     sync::body::List,
 };
 
-#[derive(Serialize)]
+/// Which tables to make in SQLite, and how to sync.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "tenant_id": "tenant_1", "base_url": "https://sync.example", "rules": "52aa115a68dcd136",
+    "sync_config": {"batch_size": 100, "compression": true, "sync_interval_seconds": 30},
+    "tables": [{
+        "name": "public.messages", "local_name": "messages", "list": "messages", "primary_key": ["id"],
+        "columns": [{"name": "id", "type": "TEXT", "nullable": false}, {"name": "content", "type": "TEXT", "nullable": false}],
+        "write": {"columns": ["recipient_id", "content"], "owner": "sender_id", "version": "updated_at"},
+    }],
+}))]
 struct Instructions<'a> {
+    #[schema(value_type = String)]
     tenant_id: &'a TenantId,
     base_url: String,
+    /// Names the declarations of tables, buckets and columns: where it has changed, cursors are answered with 410.
+    #[schema(value_type = String)]
     rules: &'a RulesHash,
     sync_config: SyncConfig,
     tables: Vec<Table<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct SyncConfig {
+    /// How much to ask for at a time.
     batch_size: u32,
     compression: bool,
     sync_interval_seconds: u32,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Table<'a> {
+    /// With its schema.
+    #[schema(value_type = String)]
     name: &'a TableName,
+    /// The name in SQLite.
     local_name: String,
     /// The list of a page that holds the table's rows; `changes` where it has none of its own.
     list: Option<&'static str>,
     primary_key: &'a [String],
     columns: Vec<LocalColumn<'a>>,
+    /// What a device may set; null for a table that it only reads.
     write: Option<Write<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Column)]
 struct LocalColumn<'a> {
     name: &'a str,
     #[serde(rename = "type")]
@@ -52,10 +72,11 @@ struct LocalColumn<'a> {
     nullable: bool,
     /// The values stand in a page as the JSON they are; a device keeps their text.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
     json: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Write<'a> {
     columns: &'a [String],
     /// The column that says whose row it is.
@@ -64,6 +85,17 @@ struct Write<'a> {
     version: &'a str,
 }
 
+/// Fetch the app instructions
+///
+/// A device fetches them after it was enrolled, once a day, and after each 410.
+#[utoipa::path(
+    get,
+    path = "/api/app-instructions",
+    tag = "Sync",
+    operation_id = "get_app_instructions",
+    security(("device_id" = [], "device_token" = [])),
+    responses((status = 200, description = "The instructions.", body = Instructions)),
+)]
 pub async fn instructions(app: Data<App>, device: Device) -> Result<HttpResponse, ApiError> {
     let declared = app.rules.tables();
     let found = device.tenant.database.run(async |client| {

@@ -9,7 +9,10 @@ use actix_web::{
     error::PayloadError,
     http::{
         ConnectionType, Method,
-        header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue},
+        header::{
+            ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CONTENT_ENCODING, HeaderMap,
+            HeaderName, HeaderValue, VARY,
+        },
     },
     middleware::Next,
     web::Data,
@@ -18,13 +21,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::error::ApiError;
+use super::{error::ApiError, hardening::harden, rate};
 use crate::metrics::RequestMetrics;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const LONGEST_ID: usize = 64;
 /// The route of requests that match none; their paths are the caller's choice and no label.
 const UNMATCHED: &str = "unmatched";
+
+/// What browsers are told of other origins.
+const CARRIED: [HeaderName; 3] = [ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, VARY];
 
 /// Names a request in the log, in its answer and in its error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +64,8 @@ pub struct Requests {
     pub metrics: RequestMetrics,
     /// Those that are being answered; a draining server waits for them.
     pub in_flight: TaskTracker,
+    /// This port speaks TLS.
+    pub is_tls: bool,
     /// Once cancelled, every answer closes its connection.
     pub shutdown: CancellationToken,
 }
@@ -70,6 +78,7 @@ pub async fn accompany<B: MessageBody + 'static>(
     let started = Instant::now();
     let requests = request.app_data::<Data<Requests>>().cloned();
     let _in_flight = requests.as_ref().map(|requests| requests.in_flight.token());
+    let is_tls = requests.as_ref().is_some_and(|requests| requests.is_tls);
     let id = RequestId::of(request.headers());
     let method = label_of(request.method());
     let span = tracing::info_span!("request", request_id = %id);
@@ -78,7 +87,10 @@ pub async fn accompany<B: MessageBody + 'static>(
     let route = response.request().match_pattern().unwrap_or_else(|| UNMATCHED.to_owned());
     let rendered = rendered_error(&response, &id, &route);
     let mut response = match rendered {
-        Some(rendered) => response.into_response(rendered),
+        Some(mut rendered) => {
+            carry_over(response.headers(), rendered.headers_mut());
+            response.into_response(rendered)
+        }
         None => response,
     };
 
@@ -86,6 +98,7 @@ pub async fn accompany<B: MessageBody + 'static>(
     if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding == "identity") {
         headers.remove(CONTENT_ENCODING);
     }
+    harden(headers, is_tls);
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         headers.insert(REQUEST_ID, value);
     }
@@ -96,6 +109,15 @@ pub async fn accompany<B: MessageBody + 'static>(
         requests.metrics.observe(method, &route, response.status().as_u16(), started.elapsed());
     }
     Ok(response)
+}
+
+/// What an answer says whatever its body is.
+fn carry_over(from: &HeaderMap, to: &mut HeaderMap) {
+    for name in CARRIED.iter().chain(&rate::level::HEADERS) {
+        for value in from.get_all(name) {
+            to.append(name.clone(), value.clone());
+        }
+    }
 }
 
 /// The body of a failed answer, also of one that the framework left bare.

@@ -8,6 +8,7 @@ use actix_web::{
     web::{Data, Path, Query},
 };
 use chrono::{DateTime, Utc};
+use posduif_accounts::token::Token;
 use posduif_changelog::LogError;
 use posduif_model::{
     DeviceId, UserId,
@@ -15,32 +16,58 @@ use posduif_model::{
 };
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::{Object, ObjectBuilder, Type},
+};
 
 use super::{
-    auth::{self, Device, WebUser},
+    auth::{self, Device, LogIn, WebUser},
     error::ApiError,
+    rate::settle,
 };
 use crate::{
     app::App,
     code::Code,
-    credential::token::Token,
+    credential::jwt::Subject,
     live::{
-        Caller, Hub, OpenError, Payload, Wish, connection::Audience, join::Resumption, stream::LiveStream,
+        Caller, Hub, OpenError, Payload, Wish,
+        connection::Audience,
+        join::Resumption,
+        parsed::{BrowserEvent, DeviceEvent},
+        stream::LiveStream,
         stream::browser,
     },
     sync::incoming::{self, Reader},
 };
 
 const TICKET_LIFETIME: Duration = Duration::from_secs(30);
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Tells nginx and its like to pass every event on at once.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Question {
-    payload: Option<String>,
+    /// `full` sends the rows themselves, in events `change`.
+    #[param(schema_with = wanted, required = false)]
+    payload: Option<Wanted>,
+    /// The cursor where the device is; the header `Last-Event-ID` wins over it. Without both the stream begins now.
+    #[param(value_type = String, required = false)]
     since: Option<String>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Wanted {
+    Full,
+    /// As if it were left out.
+    #[serde(rename = "")]
+    Hints,
+}
+
+fn wanted() -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["full", ""])).build()
 }
 
 #[derive(Deserialize)]
@@ -48,13 +75,48 @@ pub struct Admission {
     ticket: Option<String>,
 }
 
-/// Whom a ticket lets in.
+/// What lets a user in once.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"ticket": "dGVuYW50XzE.wKpH7fQeUaZ2yLgVjXo0RkQVgOg43SbI1zdxW8mNtrC", "expires_in": 30}))]
+struct Ticket {
+    ticket: String,
+    /// Seconds.
+    expires_in: u64,
+}
+
+/// Whom a ticket lets in: a log-in, as long as it is good.
 #[derive(Serialize, Deserialize)]
 struct Bearer {
     user: UserId,
+    log_ins: i32,
     expires_at: DateTime<Utc>,
 }
 
+/// Listen as a device
+///
+/// Server-sent events. `connected` (`{"type","cursor","mode"}`) comes first. Per visible transaction that concerns the device
+/// there is a `message` (`{"type":"new_message","message_id"}`) for each new message to its user, else a `sync_required`
+/// (`{"type","pending_count"}`); with `payload=full` a `change`, whose data is a `Page`. `resync` (`{"type"}`): what the stream
+/// had come to is gone, sync. `draining` (`{"type","retry_ms"}`): this replica stops, connect again. A line `: ping` every
+/// 15 seconds means nothing. The `id` of an event is a cursor for `Last-Event-ID`. Revocation ends the stream within 5 seconds.
+#[utoipa::path(
+    get,
+    path = "/sse/mobile/{device_id}",
+    tag = "Live",
+    operation_id = "listen_as_device",
+    security(("device_id" = [], "device_token" = [])),
+    params(
+        ("device_id" = String, Path, description = "The device itself; another is a 404.", example = "phone-1"),
+        Question,
+    ),
+    responses((
+        status = 200,
+        description = "Events without an end; the schema is that of one of them.",
+        body = DeviceEvent,
+        content_type = "text/event-stream",
+        example = json!({"event": "message", "data": "{\"message_id\":\"2ee2416c-…\",\"type\":\"new_message\"}", "id": "owXI2Sfw…"}),
+    )),
+)]
 pub async fn mobile(
     app: Data<App>,
     hub: Data<Hub>,
@@ -66,10 +128,9 @@ pub async fn mobile(
     if *id != device.device.as_str() {
         return Err(ApiError::not_found());
     }
-    let payload = match question.payload.as_deref() {
-        None | Some("") => Payload::Hints,
-        Some("full") => Payload::Rows,
-        Some(_) => return Err(ApiError::invalid("payload is full, or left out")),
+    let payload = match question.payload {
+        None | Some(Wanted::Hints) => Payload::Hints,
+        Some(Wanted::Full) => Payload::Rows,
     };
     let Device { tenant, device, user } = device;
     let given = last_event_id(&request).or(question.into_inner().since);
@@ -90,6 +151,26 @@ pub async fn mobile(
     open(&hub, caller, Wish { from, payload }).await
 }
 
+/// Listen as a web user
+///
+/// Server-sent events. `connected` comes first; then `new_message` (`{"type","message_id","unread_count"}`), `message_read`
+/// (`{"type","message_id"}`: one that the user sent) and `user_updated` (`{"type","user_id"}`), `resync` and `draining` as for a
+/// device. The header `Last-Event-ID` resumes. A browser's EventSource sends no headers, hence the ticket.
+#[utoipa::path(
+    get,
+    path = "/sse/web/{user_id}",
+    tag = "Live",
+    operation_id = "listen_as_web_user",
+    security(("web" = []), ("ticket" = [])),
+    params(("user_id" = Uuid, Path, description = "The caller itself; another user is a 404.")),
+    responses((
+        status = 200,
+        description = "Events without an end; the schema is that of one of them.",
+        body = BrowserEvent,
+        content_type = "text/event-stream",
+        example = json!({"event": "user_updated", "data": "{\"type\":\"user_updated\",\"user_id\":\"2a33d4a6-…\"}", "id": "owXI2Sfw…"}),
+    )),
+)]
 pub async fn web(
     app: Data<App>,
     hub: Data<Hub>,
@@ -97,42 +178,59 @@ pub async fn web(
     admission: Query<Admission>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let (web, expires_at) = match &admission.ticket {
-        Some(ticket) => redeem(&app, ticket).await?,
-        None => auth::web_user_until(&app, request.headers())?,
+    let log_in = match &admission.ticket {
+        Some(ticket) => redeem(&app, ticket, &request).await?,
+        None => auth::log_in(&request).await?,
     };
-    let WebUser { tenant, user } = web;
+    let LogIn { web: WebUser { tenant, user, .. }, subject, expires_at } = log_in;
     if *id != user.to_string() {
         return Err(ApiError::not_found());
     }
     let browser: DeviceId = browser().ok_or_else(ApiError::misassembled)?;
     let given = last_event_id(&request);
     let from = resumed(given, |text| app.cursors.open(text, &tenant.id, &browser, user));
-    let caller = Caller { tenant, user, audience: Audience::Web { expires_at } };
+    let caller = Caller { tenant, user, audience: Audience::Web { subject, expires_at } };
     open(&hub, caller, Wish { from, payload: Payload::Hints }).await
 }
 
+/// Get a ticket
+///
 /// A browser's EventSource sends no headers: a ticket in the address lets it in instead, once.
-pub async fn ticket(app: Data<App>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    let (WebUser { tenant, user }, expires_at) = auth::web_user_until(&app, request.headers())?;
+#[utoipa::path(
+    post,
+    path = "/api/sse/ticket",
+    tag = "Live",
+    operation_id = "create_ticket",
+    security(("web" = [])),
+    responses((status = 201, description = "The ticket.", body = Ticket)),
+)]
+pub async fn ticket(request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    let LogIn { web: WebUser { tenant, .. }, subject, expires_at } = auth::log_in(&request).await?;
     let ticket = Token::generate(&tenant.id);
-    let bearer = serde_json::to_string(&Bearer { user, expires_at }).map_err(ApiError::unwritable)?;
+    let bearer = Bearer { user: subject.user, log_ins: subject.log_ins, expires_at };
+    let bearer = serde_json::to_string(&bearer).map_err(ApiError::unwritable)?;
     tenant.tickets.put(&ticket.hash(), &bearer, TICKET_LIFETIME).await?;
-    Ok(HttpResponse::Created().insert_header((CACHE_CONTROL, "no-store")).json(json!({
-        "ticket": ticket.expose(),
-        "expires_in": TICKET_LIFETIME.as_secs(),
-    })))
+    Ok(HttpResponse::Created()
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .json(Ticket { ticket: ticket.expose().to_owned(), expires_in: TICKET_LIFETIME.as_secs() }))
 }
 
-async fn redeem(app: &App, ticket: &str) -> Result<(WebUser, DateTime<Utc>), ApiError> {
+async fn redeem(app: &App, ticket: &str, request: &HttpRequest) -> Result<LogIn, ApiError> {
+    let taken = settle(request, take(app, ticket).await, |toll, (subject, _)| toll.web_user(subject));
+    let (subject, expires_at) = taken?;
+    Ok(LogIn { web: auth::still_good(app, &subject).await?, subject, expires_at })
+}
+
+/// The log-in behind a ticket, which is gone then.
+async fn take(app: &App, ticket: &str) -> Result<(Subject, DateTime<Utc>), ApiError> {
     let refused =
         || ApiError::new(Code::Unauthorized, "the ticket is unknown, used or expired; ask for another");
     let ticket = Token::parse(ticket).map_err(|_| refused())?;
     let tenant = app.tenant(ticket.tenant()).ok_or_else(refused)?.clone();
     let bearer = tenant.tickets.take(&ticket.hash()).await?.ok_or_else(refused)?;
-    let Bearer { user, expires_at } =
+    let Bearer { user, log_ins, expires_at } =
         serde_json::from_str(&bearer).map_err(|_| LogError::Corrupt("a ticket".to_owned()))?;
-    Ok((WebUser { tenant, user }, expires_at))
+    Ok((Subject { tenant: tenant.id.clone(), user, log_ins }, expires_at))
 }
 
 fn last_event_id(request: &HttpRequest) -> Option<String> {

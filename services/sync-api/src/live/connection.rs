@@ -10,6 +10,7 @@ use posduif_model::{DeviceId, UserId, cursor::Cursor};
 use tokio::sync::Notify;
 
 use super::event::Event;
+use crate::credential::jwt::Subject;
 
 /// Who listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +20,8 @@ pub enum Audience {
         /// SHA-256 of the token that was presented; absent where ids alone are believed.
         token_hash: Option<String>,
     },
-    /// A browser, until its log-in expires.
-    Web { expires_at: DateTime<Utc> },
+    /// A browser, until its log-in expires or is ended.
+    Web { subject: Subject, expires_at: DateTime<Utc> },
 }
 
 impl Audience {
@@ -42,7 +43,7 @@ impl Audience {
 pub enum Ending {
     /// The replica stops; the reader comes back after so many milliseconds.
     Draining { retry: u64 },
-    /// The device was revoked or enrolled again.
+    /// The device was revoked or enrolled again, or the log-in was ended.
     Revoked,
     /// The log-in expired.
     Expired,

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::hub::Hub;
+use super::{hub::Hub, recheck::Named};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -65,7 +65,12 @@ async fn subscribed(hub: &Hub, backoff: &mut Backoff) -> Result<std::convert::In
             Some(Hint::Credential(tenant, device)) => {
                 if let Some(live) = hub.tenants.get(&tenant) {
                     // The check ends with the hub, and so does this.
-                    let _ = live.named.send(device);
+                    let _ = live.named.send(Named::Device(device));
+                }
+            }
+            Some(Hint::Account(tenant, user)) => {
+                if let Some(live) = hub.tenants.get(&tenant) {
+                    let _ = live.named.send(Named::User(user));
                 }
             }
         }

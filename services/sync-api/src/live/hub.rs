@@ -10,7 +10,7 @@ use std::{
 };
 
 use posduif_changelog::presence::Member;
-use posduif_model::{DeviceId, TenantId, UserId};
+use posduif_model::{TenantId, UserId};
 use tokio::{
     sync::{Mutex, Notify, Semaphore, mpsc, oneshot},
     task::JoinSet,
@@ -23,7 +23,7 @@ use super::{
     hints,
     join::Resumption,
     presence::{self, Presence},
-    recheck,
+    recheck::{self, Named},
     roster::Roster,
     seats::{NoSeat, Seat, Seats},
     stream::LiveStream,
@@ -46,7 +46,7 @@ pub struct LiveTenant {
     /// The watermark may have moved.
     pub(super) wake: Notify,
     /// Devices whose credential changed.
-    pub(super) named: mpsc::UnboundedSender<DeviceId>,
+    pub(super) named: mpsc::UnboundedSender<Named>,
     joins: mpsc::UnboundedSender<Join>,
 }
 
@@ -68,7 +68,7 @@ pub struct Hub {
 struct Inbox {
     live: Arc<LiveTenant>,
     joins: mpsc::UnboundedReceiver<Join>,
-    named: mpsc::UnboundedReceiver<DeviceId>,
+    named: mpsc::UnboundedReceiver<Named>,
 }
 
 /// Who wants to listen.

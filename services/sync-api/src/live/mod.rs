@@ -1,6 +1,7 @@
 //! Movements of the log in, events on open connections out; what is missed here a sync brings all the same.
 
 pub mod event;
+pub mod parsed;
 
 pub mod connection;
 

@@ -139,6 +139,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::credential::jwt::Subject;
 
     const ANN: &str = "00000000-0000-0000-0000-00000000000a";
     const BOB: &str = "00000000-0000-0000-0000-00000000000b";
@@ -167,7 +168,8 @@ mod tests {
     }
 
     fn browser() -> Audience {
-        Audience::Web { expires_at: chrono::DateTime::UNIX_EPOCH }
+        let subject = Subject { tenant: "t".parse().unwrap(), user: BOB.parse().unwrap(), log_ins: 0 };
+        Audience::Web { subject, expires_at: chrono::DateTime::UNIX_EPOCH }
     }
 
     #[test]

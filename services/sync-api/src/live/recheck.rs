@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use posduif_changelog::device_auth::{Cached, DeviceAuth};
-use posduif_model::DeviceId;
+use posduif_model::{DeviceId, UserId};
 use tokio::{
     select,
     sync::mpsc,
@@ -15,16 +15,28 @@ use super::{
     connection::{Audience, Connection, Ending},
     hub::LiveTenant,
 };
-use crate::{app::App, store::devices, store::presence::PresenceError};
+use crate::{
+    accounts,
+    app::App,
+    credential::jwt::Subject,
+    store::{devices, presence::PresenceError},
+};
+
+/// Whose connections are looked at before it is their turn.
+#[derive(Debug)]
+pub(super) enum Named {
+    Device(DeviceId),
+    User(UserId),
+}
 
 /// Credentials that are asked for in one round trip.
 const AT_ONCE: usize = 500;
 
-/// Checks the connections of one tenant again and again, and those of a device at once when it is named.
+/// Checks the connections of one tenant again and again, and some at once when they are named.
 pub(super) async fn watch(
     app: Arc<App>,
     live: Arc<LiveTenant>,
-    mut named: mpsc::UnboundedReceiver<DeviceId>,
+    mut named: mpsc::UnboundedReceiver<Named>,
     stop: CancellationToken,
 ) {
     let interval = app.api.sse.recheck_interval;
@@ -32,15 +44,19 @@ pub(super) async fn watch(
     loop {
         let only = select! {
             () = stop.cancelled() => return,
-            device = named.recv() => match device {
-                Some(device) => Some(device),
+            named = named.recv() => match named {
+                Some(named) => Some(named),
                 None => return,
             },
             () = sleep_until(next) => None,
         };
         let mut connections = live.roster.all();
         match only {
-            Some(device) => connections.retain(|connection| connection.audience.device() == Some(&device)),
+            Some(Named::Device(device)) => {
+                connections.retain(|connection| connection.audience.device() == Some(&device));
+            }
+            // Its devices are named one by one.
+            Some(Named::User(user)) => connections.retain(|connection| connection.user == user),
             None => {
                 next = Instant::now() + interval;
                 end_expired(&app, &connections);
@@ -55,8 +71,8 @@ pub(super) async fn watch(
 fn end_expired(app: &App, connections: &[Arc<Connection>]) {
     let now = app.clock.now();
     for connection in connections {
-        if let Audience::Web { expires_at } = connection.audience
-            && expires_at <= now
+        if let Audience::Web { expires_at, .. } = &connection.audience
+            && *expires_at <= now
         {
             connection.end(Ending::Expired);
         }
@@ -64,6 +80,11 @@ fn end_expired(app: &App, connections: &[Arc<Connection>]) {
 }
 
 async fn check(live: &LiveTenant, connections: Vec<Arc<Connection>>) -> Result<(), PresenceError> {
+    let log_ins = check_log_ins(live, &connections).await;
+    check_devices(live, connections).await.and(log_ins)
+}
+
+async fn check_devices(live: &LiveTenant, connections: Vec<Arc<Connection>>) -> Result<(), PresenceError> {
     let mut by_device: HashMap<DeviceId, Vec<Arc<Connection>>> = HashMap::new();
     for connection in connections {
         if let Some(device) = connection.audience.device() {
@@ -85,6 +106,28 @@ async fn check(live: &LiveTenant, connections: Vec<Arc<Connection>>) -> Result<(
     Ok(())
 }
 
+async fn check_log_ins(live: &LiveTenant, connections: &[Arc<Connection>]) -> Result<(), PresenceError> {
+    let mut by_user: HashMap<UserId, Vec<(&Connection, &Subject)>> = HashMap::new();
+    for connection in connections {
+        if let Audience::Web { subject, .. } = &connection.audience {
+            by_user.entry(connection.user).or_default().push((connection, subject));
+        }
+    }
+    let users: Vec<UserId> = by_user.keys().copied().collect();
+    for some in users.chunks(AT_ONCE) {
+        let found = accounts::of(&live.tenant, some).await?;
+        for user in some {
+            let account = found.get(user);
+            for (connection, subject) in by_user.get(user).into_iter().flatten() {
+                if !account.is_some_and(|account| accounts::is_good(subject, account)) {
+                    connection.end(Ending::Revoked);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The devices' credentials, from the cache, else from PostgreSQL; revoked devices have none.
 async fn credentials(
     live: &LiveTenant,
@@ -94,7 +137,7 @@ async fn credentials(
     let mut known = HashMap::new();
     let mut unknown: HashMap<DeviceId, String> = HashMap::new();
     for (device, Cached { auth, generation }) in
-        devices.iter().zip(tenant.device_auth.get_all(devices).await?)
+        devices.iter().zip(tenant.caches.devices.get_all(devices).await?)
     {
         match auth {
             Some(auth) => {
@@ -112,7 +155,7 @@ async fn credentials(
     let found = tenant.database.run(async |client| devices::credentials(client, &asked).await).await?;
     for (device, auth) in found {
         if let Some(generation) = unknown.get(&device) {
-            tenant.device_auth.put(&device, &auth, generation).await?;
+            tenant.caches.devices.put(&device, &auth, generation).await?;
         }
         known.insert(device, auth);
     }

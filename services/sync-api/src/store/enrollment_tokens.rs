@@ -1,10 +1,8 @@
 //! `public.enrollment_tokens`.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
 use deadpool_postgres::GenericClient;
-use posduif_model::{DeviceId, TenantId, UserId};
+use posduif_model::{DeviceId, UserId};
 use tokio_postgres::{Error, Row};
 use uuid::Uuid;
 
@@ -20,13 +18,18 @@ pub struct EnrollmentToken {
     pub expires_at: DateTime<Utc>,
     /// By PostgreSQL's clock, the only one that every replica shares.
     pub is_expired: bool,
+    /// Who gave it out is disabled, or whom it was given out for.
+    pub is_void: bool,
     pub used_at: Option<DateTime<Utc>>,
     /// The device that used it; no valid device id equals one that plain SQL may have put here instead.
     pub device: Option<String>,
 }
 
 const COLUMNS: &str =
-    "id, created_by, bound_user_id, expires_at, expires_at <= now() AS is_expired, used_at, device_id";
+    "id, created_by, bound_user_id, expires_at, expires_at <= now() AS is_expired, used_at, device_id,
+                       EXISTS (SELECT FROM posduif_engine.accounts a
+                                WHERE a.user_id IN (created_by, bound_user_id)
+                                  AND a.disabled_at IS NOT NULL) AS is_void";
 
 fn token(row: &Row) -> Result<EnrollmentToken, Error> {
     Ok(EnrollmentToken {
@@ -35,28 +38,10 @@ fn token(row: &Row) -> Result<EnrollmentToken, Error> {
         bound_user: row.try_get::<_, Option<Uuid>>("bound_user_id")?.map(UserId::new),
         expires_at: row.try_get("expires_at")?,
         is_expired: row.try_get("is_expired")?,
+        is_void: row.try_get("is_void")?,
         used_at: row.try_get("used_at")?,
         device: row.try_get("device_id")?,
     })
-}
-
-/// Stores a new token and returns when it expires.
-pub async fn create(
-    client: &impl GenericClient,
-    text: &str,
-    tenant: &TenantId,
-    created_by: UserId,
-    bound_user: Option<UserId>,
-    lifetime: Duration,
-) -> Result<DateTime<Utc>, StoreError> {
-    let sql = "INSERT INTO public.enrollment_tokens (token, tenant_id, created_by, bound_user_id, expires_at)
-               VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5)) RETURNING expires_at";
-    let statement = client.prepare_cached(sql).await?;
-    let (bound, seconds) = (bound_user.map(UserId::uuid), lifetime.as_secs_f64());
-    let row = client
-        .query_one(&statement, &[&text, &tenant.as_str(), &created_by.uuid(), &bound, &seconds])
-        .await?;
-    Ok(row.try_get(0)?)
 }
 
 pub async fn find(client: &impl GenericClient, text: &str) -> Result<Option<EnrollmentToken>, StoreError> {

@@ -5,18 +5,28 @@ use deadpool_postgres::GenericClient;
 use posduif_model::UserId;
 use serde::Serialize;
 use tokio_postgres::{Error, Row};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::StoreError;
 use crate::content::Content;
 
 /// A message as its sender and its recipient see it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "2ee2416c-347d-4997-9ed5-a2ab9a7d84f4", "sender_id": "f8c1ebd0-0c52-487d-a2a8-8b90bb90b1af",
+    "recipient_id": "2a33d4a6-4c1f-44f5-ba4d-3f1a370c7a38", "content": "Hello Joe", "status": "pending_sync",
+    "created_at": "2026-11-23T10:43:55.221749Z", "updated_at": "2026-11-23T10:43:55.221749Z", "synced_at": null,
+    "read_at": null,
+}))]
 pub struct Message {
     pub id: Uuid,
+    #[schema(value_type = Uuid)]
     pub sender_id: UserId,
+    #[schema(value_type = Uuid)]
     pub recipient_id: UserId,
     pub content: String,
+    /// `pending_sync` until a device of its recipient has it, then `synced`, then `read`.
     pub status: String,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,

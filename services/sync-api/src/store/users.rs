@@ -2,26 +2,59 @@
 
 use chrono::{DateTime, Utc};
 use deadpool_postgres::GenericClient;
+use posduif_accounts::account::{self, State};
 use posduif_model::{DeviceId, UserId};
 use serde::Serialize;
-use tokio_postgres::{Error, Row};
+use tokio_postgres::{Client, Error, Row};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::StoreError;
 
-/// A user as others in the tenant may see it.
-#[derive(Clone, Debug, Serialize)]
+/// A user as others in the tenant may see it. The operator may leave out any member but `id`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "f8c1ebd0-0c52-487d-a2a8-8b90bb90b1af", "username": "Bob", "user_type": "web", "online_status": true,
+    "last_seen": "2026-11-23T10:43:58.417523Z", "enrolled_at": null, "last_message_sent": "Hello Joe",
+    "last_message_at": "2026-11-23T10:43:55.221749Z", "created_at": "2026-11-23T10:41:37.065493Z",
+    "updated_at": "2026-11-23T10:41:37.065493Z",
+}))]
 pub struct User {
+    #[schema(value_type = Uuid)]
     pub id: UserId,
+    #[schema(required = false)]
     pub username: String,
+    /// `web` or `mobile`.
+    #[schema(required = false)]
     pub user_type: String,
+    /// Whether the user has a live connection.
+    #[schema(required = false)]
     pub online_status: bool,
+    #[schema(required = false)]
     pub last_seen: Option<DateTime<Utc>>,
+    /// When its newest device was enrolled.
+    #[schema(required = false)]
     pub enrolled_at: Option<DateTime<Utc>>,
+    /// The content of the user's newest message, to whomever it went.
+    #[schema(required = false)]
     pub last_message_sent: Option<String>,
+    #[schema(required = false)]
     pub last_message_at: Option<DateTime<Utc>>,
+    #[schema(required = false)]
     pub created_at: DateTime<Utc>,
+    #[schema(required = false)]
     pub updated_at: DateTime<Utc>,
+    /// For operators of the tenant only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false, nullable = false)]
+    pub account: Option<Account>,
+}
+
+/// Whether a user operates the tenant, and since when it is kept out.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Account {
+    is_admin: bool,
+    disabled_at: Option<DateTime<Utc>>,
 }
 
 /// Which users a list holds.
@@ -47,6 +80,7 @@ fn user(row: &Row) -> Result<User, Error> {
         last_message_at: row.try_get("last_message_at")?,
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
+        account: None,
     })
 }
 
@@ -55,6 +89,17 @@ pub async fn find(client: &impl GenericClient, id: UserId) -> Result<Option<User
     let statement = client.prepare_cached(&sql).await?;
     let found = client.query_opt(&statement, &[&id.uuid()]).await?;
     Ok(found.as_ref().map(user).transpose()?)
+}
+
+/// Adds what operators see.
+pub async fn add_accounts(client: &Client, users: &mut [User]) -> Result<(), StoreError> {
+    let ids: Vec<UserId> = users.iter().map(|user| user.id).collect();
+    let states = account::states(client, &ids).await?;
+    for user in users {
+        let State { is_admin, disabled_at } = states.get(&user.id).copied().unwrap_or_default();
+        user.account = Some(Account { is_admin, disabled_at });
+    }
+    Ok(())
 }
 
 /// The mobile user of this name, for whom a new phone may be enrolled.

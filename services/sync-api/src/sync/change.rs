@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use posduif_accounts::username;
 use posduif_model::{
     TableName, UserId,
     rule::{RuleSet, WriteDeclaration},
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::{
     message, moment,
     upload::{Action, Refusal},
 };
-use crate::{code::Code, username};
+use crate::code::Code;
 
 /// A row to be written as the device's own user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,17 +47,25 @@ pub struct Writer<'a> {
     pub rules: &'a RuleSet,
 }
 
-#[derive(Deserialize)]
-struct Change<'a> {
+/// A row that was written on the device.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = SentChange)]
+pub(super) struct Change<'a> {
+    #[schema(value_type = String)]
     table: TableName,
+    #[schema(inline)]
     op: Op,
+    /// The whole primary key.
     #[serde(borrow)]
+    #[schema(value_type = Object)]
     key: BTreeMap<String, &'a RawValue>,
+    /// Granted columns and the version; of a deletion the version alone.
     #[serde(borrow)]
+    #[schema(value_type = Option<Object>)]
     row: Option<BTreeMap<String, &'a RawValue>>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Op {
     Upsert,

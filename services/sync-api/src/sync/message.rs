@@ -3,18 +3,30 @@
 use chrono::{DateTime, Utc};
 use posduif_model::UserId;
 use serde::Deserialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{moment, upload::Refusal};
 use crate::{code::Code, content::Content, store::messages::NewMessage};
 
-#[derive(Deserialize)]
-struct Sent {
+/// A message that was written on the device.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = SentMessage)]
+pub(super) struct Sent {
+    /// The device chooses it.
+    #[schema(value_type = Uuid)]
     id: String,
+    /// The device's own user.
+    #[schema(value_type = Option<Uuid>)]
     sender_id: Option<String>,
+    #[schema(value_type = Uuid)]
     recipient_id: String,
+    /// Not blank, without U+0000, at most 64 KiB of UTF-8.
     content: String,
+    #[schema(value_type = Option<DateTime<Utc>>)]
     created_at: Option<String>,
+    /// Its version; `created_at` where it is left out.
+    #[schema(value_type = Option<DateTime<Utc>>)]
     updated_at: Option<String>,
 }
 

@@ -5,6 +5,7 @@ pub mod stage;
 
 pub mod admission;
 pub mod body;
+pub mod page;
 
 mod arrival;
 mod filling;
@@ -17,8 +18,10 @@ pub mod status;
 
 pub mod change;
 pub mod input;
+pub mod lenient;
 mod message;
 mod moment;
+mod raw_items;
 pub mod upload;
 
 mod attempt;

@@ -3,6 +3,7 @@
 use posduif_model::Lsn;
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
+use utoipa::ToSchema;
 
 use super::upload::{Name, Refusal};
 use crate::{code::Code, store::winners::Wanted};
@@ -23,25 +24,41 @@ impl Outcome {
     }
 }
 
-/// The answer to an upload, apart from its position.
-#[derive(Debug, Default, Serialize)]
+/// What became of the items of an upload.
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Receipt {
+    /// Items that are as the device wants them, or lost against a newer version.
     pub synced_count: usize,
     pub failed_count: usize,
     pub failed_messages: Vec<FailedMessage>,
+    /// Failed items of the other lists.
     pub failed: Vec<FailedRow>,
+    /// The rows that won.
     pub conflicts: Vec<Conflict>,
+    #[schema(value_type = DateTime<Utc>)]
     pub sync_timestamp: String,
 }
 
-#[derive(Debug, Serialize)]
+/// What became of each item of an upload, and where the log will show it.
+// Written by `positioned`.
+#[derive(ToSchema)]
+pub struct Answer {
+    #[serde(flatten)]
+    pub receipt: Receipt,
+    /// Once an incoming page's `lsn` is not smaller, the device has read its own writes.
+    #[schema(pattern = "^[0-9A-F]{1,8}/[0-9A-F]{1,8}$")]
+    pub lsn: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
 pub struct FailedMessage {
+    /// Null where the item has no readable `id`.
     pub message_id: Value,
     pub code: Code,
     pub error: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct FailedRow {
     pub table: Value,
     pub key: Value,
@@ -50,10 +67,11 @@ pub struct FailedRow {
 }
 
 /// A row that won against an uploaded one; none where it was deleted.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Conflict {
     pub table: Value,
     pub key: Value,
+    #[schema(value_type = Option<Object>)]
     pub row: Option<Box<RawValue>>,
 }
 

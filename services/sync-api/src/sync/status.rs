@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use posduif_model::{DeviceId, Lsn, UserId};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::SyncError;
 use crate::{app::App, clock, store::sync_metadata, tenant::Tenant};
@@ -10,17 +11,28 @@ use crate::{app::App, clock, store::sync_metadata, tenant::Tenant};
 /// Counting what waits for a device ends here.
 const MOST_WAITING: usize = 10_000;
 
-#[derive(Debug, Serialize)]
+/// How the sync of a device stands.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SyncStatus, example = json!({
+    "device_id": "phone-1", "last_sync_timestamp": "2026-11-23T10:44:02.120Z", "last_synced_lsn": "0/1C341B8",
+    "pending_outgoing_count": 0, "pending_incoming_count": 3, "sync_status": "syncing", "mode": "wal",
+}))]
 pub struct Status {
+    #[schema(value_type = String)]
     device_id: DeviceId,
+    #[schema(value_type = Option<DateTime<Utc>>)]
     last_sync_timestamp: Option<String>,
     /// What the device confirmed last; none before its first snapshot.
+    #[schema(value_type = Option<String>, pattern = "^[0-9A-F]{1,8}/[0-9A-F]{1,8}$")]
     last_synced_lsn: Option<Lsn>,
     /// What the device said with its last upload.
     pending_outgoing_count: i32,
     /// Changes of its rows that it has not confirmed, counted up to 10,000; the log's, as a snapshot has no number.
     pending_incoming_count: u64,
+    /// `idle`; `syncing`: something waits, or a snapshot is due; `error`: the tenant's log cannot be read.
+    #[schema(pattern = "^(idle|syncing|error)$")]
     sync_status: &'static str,
+    #[schema(pattern = "^(wal|polling)$")]
     mode: &'static str,
 }
 

@@ -4,36 +4,61 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
     change::{self, RowWrite, Writer},
+    lenient::Lenient,
     message,
+    raw_items::RawItems,
 };
 use crate::{
     code::Code,
     store::{messages::NewMessage, upload_receipts::UploadKey},
 };
 
-/// The most items of one upload.
-pub const MOST_ITEMS: usize = 10_000;
+pub use super::raw_items::MOST_ITEMS;
+
 /// The longest name of an upload.
 const LONGEST_ID: usize = 64;
 
 /// An upload whose items are not looked at yet.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "upload_id": "7f0c2a9e-93b1-4d0a-8f55-0d4a6b1c2e3f",
+    "messages": [{
+        "id": "5b0b6a3e-0f6e-4d58-9d0e-3f1c2d9a7e01", "recipient_id": "f8c1ebd0-0c52-487d-a2a8-8b90bb90b1af",
+        "content": "Hello Bob", "created_at": "2026-11-23T10:44:00Z",
+    }],
+    "changes": [
+        {"table": "public.tasks", "op": "upsert", "key": {"id": 7}, "row": {"title": "Milk", "updated_at": "2026-11-23T09:00:00Z"}},
+        {"table": "public.tasks", "op": "delete", "key": {"id": 8}},
+    ],
+    "reads": ["2ee2416c-347d-4997-9ed5-a2ab9a7d84f4"],
+    "pending_outgoing_count": 0,
+}))]
 pub struct Upload<'a> {
+    /// Names the upload for 30 days: the device that repeats it gets the first answer, and nothing is done. The same id with
+    /// another body is a 409.
+    #[schema(pattern = "^[A-Za-z0-9._:-]{1,64}$")]
     upload_id: Option<String>,
     /// The writes that stay on the device.
     pub pending_outgoing_count: Option<u32>,
     #[serde(borrow)]
-    messages: Option<Vec<&'a RawValue>>,
+    #[schema(value_type = Option<Vec<Lenient<message::Sent>>>)]
+    messages: Option<RawItems<'a>>,
+    /// Rows of `public.users`: the device's own user, by `id`, with granted columns and `updated_at`.
     #[serde(borrow)]
-    users: Option<Vec<&'a RawValue>>,
+    #[schema(value_type = Option<Vec<serde_json::Value>>)]
+    users: Option<RawItems<'a>>,
     #[serde(borrow)]
-    changes: Option<Vec<&'a RawValue>>,
+    #[schema(value_type = Option<Vec<Lenient<change::Change<'a>>>>)]
+    changes: Option<RawItems<'a>>,
+    /// Ids of received messages that were read.
     #[serde(borrow)]
-    reads: Option<Vec<&'a RawValue>>,
+    #[schema(value_type = Option<Vec<serde_json::Value>>)]
+    reads: Option<RawItems<'a>>,
 }
 
 /// The upload's name cannot be one.
@@ -125,10 +150,10 @@ impl Action {
 }
 
 impl Upload<'_> {
-    /// How many items there are.
+    /// How many items there are; of too many, that there are too many.
     pub fn len(&self) -> usize {
         let lists = [&self.messages, &self.users, &self.changes, &self.reads];
-        lists.into_iter().flatten().map(Vec::len).sum()
+        lists.into_iter().flatten().map(RawItems::len).sum()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -139,22 +164,25 @@ impl Upload<'_> {
     ///
     /// What others may refer to comes first.
     pub fn items(&self, writer: &Writer<'_>) -> Vec<Item> {
-        let messages = self.messages.iter().flatten().map(|raw| Item {
+        let messages = self.messages.iter().flat_map(RawItems::iter).map(|raw| Item {
             name: Name::Message(Label::of(raw).id),
             action: writer
                 .grants_messages()
                 .and_then(|()| message::parse(raw.get(), writer.user, writer.now).map(Action::Send)),
         });
-        let users = self.users.iter().flatten().map(|raw| Item {
+        let users = self.users.iter().flat_map(RawItems::iter).map(|raw| Item {
             name: Name::Row { table: "public.users".into(), key: json!({ "id": Label::of(raw).id }) },
             action: change::user(raw.get(), writer),
         });
-        let changes = self.changes.iter().flatten().map(|raw| {
+        let changes = self.changes.iter().flat_map(RawItems::iter).map(|raw| {
             let Label { table, key, .. } = Label::of(raw);
             Item { name: Name::Row { table, key }, action: change::parse(raw.get(), writer) }
         });
-        let reads =
-            self.reads.iter().flatten().map(|raw| Item { name: row_of_message(raw), action: read(raw) });
+        let reads = self
+            .reads
+            .iter()
+            .flat_map(RawItems::iter)
+            .map(|raw| Item { name: row_of_message(raw), action: read(raw) });
         messages.chain(users).chain(changes).chain(reads).collect()
     }
 

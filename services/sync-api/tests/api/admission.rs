@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
+use posduif_accounts::token::Token;
 use posduif_model::UserId;
-use posduif_sync_api::credential::token::Token;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 

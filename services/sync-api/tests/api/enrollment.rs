@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use posduif_changelog::device_auth::{Cached, DeviceAuth, DeviceAuthCache};
+use posduif_changelog::{
+    device_auth::{Cached, DeviceAuth, DeviceAuthCache},
+    remembered::Until,
+};
 use posduif_model::TenantId;
 use posduif_runtime::config::Config;
 use posduif_testkit::{Servers, eventually_true};
@@ -208,17 +211,20 @@ async fn what_was_read_of_a_credential_before_it_changed_is_not_cached_after() {
     let auth = |hash: &str| DeviceAuth { user, token_hash: hash.to_owned() };
     let before = cache.get(&device).await.unwrap();
     assert_eq!(before, Cached::default());
-    cache.forget(&device).await.unwrap();
+    cache.forget(&device, Until::Committed).await.unwrap();
     cache.put(&device, &auth("old"), &before.generation).await.unwrap();
     let between = cache.get(&device).await.unwrap();
     assert_eq!(between.auth, None);
-    cache.forget(&device).await.unwrap();
+    // Whoever would say that it was committed may die before.
+    cache.put(&device, &auth("old"), &between.generation).await.unwrap();
+    assert_eq!(cache.get(&device).await.unwrap(), between);
+    cache.forget(&device, Until::Now).await.unwrap();
     cache.put(&device, &auth("old"), &between.generation).await.unwrap();
     let after = cache.get(&device).await.unwrap();
     assert_eq!(after.auth, None);
     cache.put(&device, &auth("new"), &after.generation).await.unwrap();
     assert_eq!(cache.get(&device).await.unwrap().auth, Some(auth("new")));
-    cache.forget(&device).await.unwrap();
+    cache.forget(&device, Until::Now).await.unwrap();
     assert_eq!(cache.get(&device).await.unwrap().auth, None);
 }
 

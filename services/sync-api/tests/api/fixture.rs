@@ -2,21 +2,22 @@
 
 use std::{sync::Arc, time::Duration};
 
+use posduif_accounts::password;
 use posduif_changelog::{Batch, CommitRecord, LogState, LogWriter, Watermark, connect::connect};
 use posduif_migrations::{Roles, migrate};
 use posduif_model::{Bucket, Change, DeviceId, Epoch, Lsn, Op, Position, TenantId, UserId};
 use posduif_provision::free_port;
 use posduif_runtime::{config::Config, metrics::Metrics};
-use posduif_sync_api::{
-    app::App, clock::Clock, credential::password, metrics::RequestMetrics, service, sightings,
-};
+use posduif_sync_api::{app::App, clock::Clock, metrics::RequestMetrics, service, sightings};
 use posduif_testkit::{API, Database, INGESTER, Process, Scratch, Servers, binaries, eventually};
-use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::{sync::Mutex, task::JoinHandle};
 use tokio_postgres::types::PgLsn;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+use crate::documented::{assert_error_is_documented, assert_success_is_documented};
 
 pub const SECRET: &str = "a secret of the tests that has more than 32 bytes";
 pub const PASSWORD: &str = "correct horse battery staple";
@@ -53,7 +54,7 @@ impl Api {
         Self::with("").await
     }
 
-    /// `sections` are lines of YAML beside tenants, redis and auth.
+    /// `sections` are lines of YAML beside tenants, redis and auth; limits of callers are off unless they name them.
     pub async fn with(sections: &str) -> Self {
         Self::on(Servers::shared().await, sections).await
     }
@@ -66,8 +67,9 @@ impl Api {
     pub async fn as_user_of_redis(servers: &Servers, redis: &str, sections: &str) -> Self {
         let database = Database::create(servers).await;
         let yaml = format!(
-            "tenants: [{{url: '{}'}}]\nredis: {{url: '{redis}'}}\nauth: {{jwt_secret: '{SECRET}'}}\n{sections}",
-            database.url()
+            "tenants: [{{url: '{}'}}]\nredis: {{url: '{redis}'}}\nauth: {{jwt_secret: '{SECRET}'}}\n{}{sections}",
+            database.url(),
+            unlimited(sections)
         );
         let config = Config::from_yaml(&yaml).unwrap();
         let rules = config.sync.rules().unwrap();
@@ -211,6 +213,12 @@ impl Api {
 }
 
 impl Api {
+    /// Connections to the shared Redis, as the API's own.
+    pub async fn redis(&self) -> posduif_changelog::RedisPool {
+        let url = Servers::shared().await.redis_url();
+        posduif_changelog::pool(url, 2, posduif_changelog::Timeouts::default()).unwrap()
+    }
+
     /// Whether a snapshot under way holds the log.
     pub async fn is_leased(&self) -> bool {
         let mut log = self.log.lock().await;
@@ -252,9 +260,10 @@ impl Api {
         let files = Scratch::new();
         let file = files.join("config.yaml");
         let yaml = format!(
-            "tenants: [{{url: '{}'}}]\nredis: {{url: '{}'}}\nauth: {{jwt_secret: '{SECRET}'}}\napi: {{bind: '127.0.0.1:{port}'}}\nadmin: {{api_bind: '127.0.0.1:{admin}'}}\n{sections}",
+            "tenants: [{{url: '{}'}}]\nredis: {{url: '{}'}}\nauth: {{jwt_secret: '{SECRET}'}}\napi: {{bind: '127.0.0.1:{port}'}}\nadmin: {{api_bind: '127.0.0.1:{admin}'}}\n{}{sections}",
             self.database.url(),
             Servers::shared().await.redis_url_of(API),
+            unlimited(sections)
         );
         std::fs::write(&file, yaml).unwrap();
         let program = binaries::path("posduif-sync-api").await;
@@ -262,6 +271,11 @@ impl Api {
         let at = |port| format!("http://127.0.0.1:{port}");
         Program { process, base: at(port), admin: at(admin), _files: files }
     }
+}
+
+/// Tests ask more than anybody may, from one address.
+fn unlimited(sections: &str) -> &'static str {
+    if sections.contains("rate_limit:") { "" } else { "rate_limit: {enabled: false}\n" }
 }
 
 /// Runs a server in this process; its task ends after the token is cancelled.
@@ -389,20 +403,30 @@ pub async fn insert_lsn(sql: &tokio_postgres::Client) -> Lsn {
     Lsn::new(lsn.into())
 }
 
-/// The body of a request that succeeds.
+/// Sends a request, and says which it was.
+async fn sent(request: RequestBuilder) -> (Method, Response) {
+    let (client, request) = request.build_split();
+    let request = request.unwrap();
+    (request.method().clone(), client.execute(request).await.unwrap())
+}
+
+/// The body of a request that succeeds, as the document says it may.
 pub async fn ok(request: RequestBuilder) -> Value {
-    let response = request.send().await.unwrap();
-    let (status, text) = (response.status(), response.text().await.unwrap());
+    let (method, response) = sent(request).await;
+    let (status, url) = (response.status(), response.url().clone());
+    let text = response.text().await.unwrap();
     assert!(status.is_success(), "{status}: {text}");
+    assert_success_is_documented(&method, &url, status.as_u16());
     serde_json::from_str(&text).unwrap_or(Value::Null)
 }
 
-/// Status and code of a request that fails, its error in the shape of the contract.
+/// Status and code of a request that fails, its error in the shape of the contract and one that the document knows.
 pub async fn refused(request: RequestBuilder) -> (u16, String) {
-    let response = request.send().await.unwrap();
-    let status = response.status();
+    let (method, response) = sent(request).await;
+    let (status, url) = (response.status(), response.url().clone());
     assert!(status.is_client_error() || status.is_server_error(), "{status}");
-    assert_eq!(response.headers().contains_key("retry-after"), status == StatusCode::SERVICE_UNAVAILABLE);
+    let is_later = matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(response.headers().contains_key("retry-after"), is_later);
     let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
     let text = response.text().await.unwrap();
     let body: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status}: {text}"));
@@ -410,7 +434,9 @@ pub async fn refused(request: RequestBuilder) -> (u16, String) {
     assert_eq!(error["request_id"], id.as_str());
     assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{text}");
     assert!(error.as_object().unwrap().contains_key("details"), "{text}");
-    (status.as_u16(), error["code"].as_str().unwrap().to_owned())
+    let code = error["code"].as_str().unwrap().to_owned();
+    assert_error_is_documented(&method, &url, status.as_u16(), &code);
+    (status.as_u16(), code)
 }
 
 pub fn is(status: u16, code: &str) -> (u16, String) {

@@ -124,7 +124,7 @@ async fn a_browsers_stream_ends_with_its_log_in() {
     let api = Api::with(QUICK).await;
     let (bob, _) = api.web_user("bob").await;
     let jwt = Jwt::new(SECRET.as_bytes(), 3600);
-    let subject = Subject { tenant: api.tenant.clone(), user: bob };
+    let subject = Subject { tenant: api.tenant.clone(), user: bob, log_ins: 0 };
     let short = jwt.issue(&subject, Utc::now() - TimeDelta::seconds(3597)).unwrap();
     // Also where it came in with a ticket.
     let answer = ticket(&api, &short).await;

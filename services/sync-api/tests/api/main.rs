@@ -1,17 +1,23 @@
 //! The API against a real PostgreSQL and a real Redis; the log is written as the ingester writes it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod accounts;
 mod admission;
 mod changes;
+mod codes;
 mod compression;
 mod confirmation;
 mod conflicts;
+mod cross_origin;
 mod crowding;
 mod devices;
+mod document;
+mod documented;
 mod enrollment;
 mod errors;
 mod fixture;
 mod held;
+mod hostile;
 mod incoming;
 mod interleaving;
 mod limits;
@@ -21,13 +27,16 @@ mod live_faults;
 mod live_rows;
 mod live_web;
 mod login;
+mod matrix;
 mod messages;
 mod oracle;
 mod outgoing;
 mod presence;
 mod pruning;
+mod rates;
 mod receipts;
 mod rights;
 mod snapshot;
 mod status;
 mod tables;
+mod tries;

@@ -9,13 +9,14 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::{
-    fixture::{Api, By, Phone, ok, put},
+    fixture::{Api, By, Phone, is, ok, put, refused},
     listener::Listener,
     live::message,
 };
 
 const LONG: Duration = Duration::from_secs(60);
-const QUICK: &str = "api: {sse: {offline_after: 1s, ping_interval: 100ms}}";
+const QUICK: &str = "api: {sse: {offline_after: 1s, ping_interval: 100ms}}\n\
+                     rate_limit: {requests_per_minute: 100000, login_per_minute: 1}";
 
 #[tokio::test]
 async fn the_rights_that_are_shipped_are_enough_and_none_is_missed() {
@@ -37,12 +38,21 @@ async fn the_rights_that_are_shipped_are_enough_and_none_is_missed() {
     assert_eq!(ok(api.get("/api/sync/status").by(&ann)).await["sync_status"], "idle");
     ok(api.get("/api/sync/incoming").by(&ann)).await;
     live(&api, &bob_jwt, bob, &ann).await;
+    strangers(&api).await;
     // Also what went on without it: a connection that cannot be checked is made anew for every request.
     let refused: Vec<Vec<redis::Value>> = redis::cmd("ACL").arg("LOG").query_async(&mut redis).await.unwrap();
     // The library introduces itself where it may.
     let refused: Vec<String> = refused.iter().map(|entry| format!("{entry:?}")).collect();
     let refused: Vec<&String> = refused.iter().filter(|entry| !entry.contains("client|setinfo")).collect();
     assert!(refused.is_empty(), "{refused:?}");
+}
+
+/// Everything about those who try to get in that asks Redis for something.
+async fn strangers(api: &Api) {
+    let login = |name: &str| api.post("/api/auth/login", &json!({"username": name, "password": "wrong"}));
+    assert_eq!(refused(login("bob")).await, is(401, "UNAUTHORIZED"));
+    assert_eq!(refused(login("bob")).await, is(429, "RATE_LIMITED"));
+    assert_eq!(refused(api.get("/api/enrollment/unknown")).await, is(404, "NOT_FOUND"));
 }
 
 /// Everything about live connections that asks Redis for something.

@@ -54,7 +54,7 @@ const API: Rights = &[
         &[
             ("SELECT", &[]),
             ("INSERT", &["token", "tenant_id", "created_by", "bound_user_id", "expires_at"]),
-            ("UPDATE", &["used_at", "device_id"]),
+            ("UPDATE", &["expires_at", "used_at", "device_id"]),
         ],
     ),
     (
@@ -75,6 +75,15 @@ const API: Rights = &[
         ],
     ),
     ("posduif_engine.user_credentials", &[("SELECT", &[])]),
+    // Who operates a tenant only the operator's tool says.
+    (
+        "posduif_engine.accounts",
+        &[
+            ("SELECT", &[]),
+            ("INSERT", &["user_id", "disabled_at", "log_ins"]),
+            ("UPDATE", &["disabled_at", "log_ins"]),
+        ],
+    ),
     (
         "posduif_engine.device_secrets",
         &[

@@ -8,7 +8,9 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
-use super::{duration, error::Problems, public_url::PublicUrl, sse::SseConfig};
+use super::{
+    cors::CorsConfig, duration, error::Problems, public_url::PublicUrl, sse::SseConfig, tls::TlsConfig,
+};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -19,6 +21,21 @@ pub struct ApiConfig {
     /// Only these peers are believed when they say whom they forward for.
     #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
+    pub tls: TlsConfig,
+    pub cors: CorsConfig,
+    /// Open connections of one replica; further ones wait to be accepted.
+    pub max_connections: usize,
+    /// How long the head of a request may take from its first byte on, and a TLS handshake.
+    #[serde(with = "duration")]
+    pub head_timeout: Duration,
+    /// How long the body of a request may take.
+    #[serde(with = "duration")]
+    pub body_timeout: Duration,
+    /// How long a caller may take nothing of its answer.
+    #[serde(with = "duration")]
+    pub write_timeout: Duration,
+    /// Whether the API's description is served, and a page that shows it.
+    pub docs: bool,
     /// Limit of a request body as it arrives.
     pub max_body_bytes: usize,
     /// Limit of a request body after decompression.
@@ -45,6 +62,13 @@ impl Default for ApiConfig {
             bind: SocketAddr::from(([0, 0, 0, 0], 8080)),
             public_url: PublicUrl::default(),
             trusted_proxies: Vec::new(),
+            tls: TlsConfig::default(),
+            cors: CorsConfig::default(),
+            max_connections: 12_000,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(60),
+            docs: true,
             max_body_bytes: 1 << 20,
             max_decoded_body_bytes: 8 << 20,
             shutdown_deadline: Duration::from_secs(30),
@@ -82,6 +106,19 @@ impl ApiConfig {
             self.last_seen_interval,
             Duration::from_millis(100)..=Duration::from_secs(300),
         );
+        problems.range("api.max_connections", self.max_connections, 2..=1_000_000);
+        if self.sse.max_connections >= self.max_connections {
+            problems.add(
+                "api.max_connections",
+                "leaves no connection for requests; set it above api.sse.max_connections",
+            );
+        }
+        let patience = || Duration::from_millis(100)..=Duration::from_secs(600);
+        problems.range("api.head_timeout", self.head_timeout, patience());
+        problems.range("api.body_timeout", self.body_timeout, patience());
+        problems.range("api.write_timeout", self.write_timeout, patience());
+        self.tls.check(problems);
+        self.cors.check(problems);
         self.sse.check(problems);
     }
 }
@@ -129,6 +166,20 @@ mod tests {
         assert_eq!(proxies("10.0.0.0/8, 192.0.2.1"), Ok(vec!["10.0.0.0/8".into(), "192.0.2.1/32".into()]));
         assert_eq!(proxies(""), Ok(vec![]));
         assert!(proxies("proxy.example").unwrap_err().contains("api.trusted_proxies: \"proxy.example\""));
+    }
+
+    #[test]
+    fn streams_leave_connections_for_requests() {
+        let yaml = format!("{TENANTS}\napi: {{max_connections: 50, sse: {{max_connections: 50}}}}");
+        let error = Config::from_yaml(&yaml).unwrap_err().to_string();
+        assert!(error.contains("api.max_connections: leaves no connection"), "{error}");
+    }
+
+    #[test]
+    fn a_certificate_needs_its_key() {
+        let yaml = format!("{TENANTS}\napi: {{tls: {{cert_file: /a.pem}}}}");
+        let error = Config::from_yaml(&yaml).unwrap_err().to_string();
+        assert!(error.contains("api.tls: cert_file and key_file belong together"), "{error}");
     }
 
     #[test]

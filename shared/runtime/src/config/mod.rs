@@ -3,6 +3,7 @@
 mod admin;
 mod api;
 mod auth;
+mod cors;
 mod duration;
 mod error;
 mod load;
@@ -16,7 +17,10 @@ mod retention;
 mod sse;
 mod sync;
 mod tenants;
+mod tls;
 mod wal;
+mod webhook;
+mod webhook_url;
 
 use std::path::Path;
 
@@ -25,6 +29,7 @@ use serde::Deserialize;
 pub use admin::AdminConfig;
 pub use api::ApiConfig;
 pub use auth::{AuthConfig, DeviceAuth};
+pub use cors::{AllowedOrigins, CorsConfig, InvalidOrigin, Origin};
 pub use error::{ConfigError, Problem};
 pub use log::{LogConfig, LogFormat};
 pub use postgres_url::{InvalidPostgresUrl, PostgresUrl};
@@ -36,7 +41,10 @@ pub use retention::RetentionConfig;
 pub use sse::SseConfig;
 pub use sync::{MAX_BATCH_SIZE, SyncConfig};
 pub use tenants::{Reader, TenantConfig};
+pub use tls::TlsConfig;
 pub use wal::WalConfig;
+pub use webhook::WebhookConfig;
+pub use webhook_url::{InvalidWebhookUrl, WebhookUrl};
 
 use error::Problems;
 
@@ -58,6 +66,8 @@ pub struct Config {
     pub auth: AuthConfig,
     #[serde(default)]
     pub rate_limit: RateLimitConfig,
+    #[serde(default)]
+    pub webhook: WebhookConfig,
     #[serde(default)]
     pub log: LogConfig,
 }
@@ -107,6 +117,7 @@ impl Config {
         config.sync.check(config.tenants.len(), &mut problems);
         config.auth.check(config.tenants.len(), &mut problems);
         config.rate_limit.check(&mut problems);
+        config.webhook.check(&mut problems);
         config.log.check(&mut problems);
         problems.into_result()?;
         Ok(config)
@@ -193,11 +204,14 @@ mod tests {
             "redis",
             "api",
             "api.sse",
+            "api.cors",
+            "api.tls",
             "admin",
             "sync",
             "sync.wal",
             "auth",
             "rate_limit",
+            "webhook",
             "log",
             "tenants[0]",
         ] {
