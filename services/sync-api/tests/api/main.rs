@@ -38,6 +38,7 @@ mod pruning;
 mod rates;
 mod receipts;
 mod rights;
+mod security_document;
 mod slow;
 mod snapshot;
 mod status;
