@@ -101,6 +101,30 @@ async fn a_revocation_whose_hint_is_lost_is_found_by_looking() {
 }
 
 #[tokio::test]
+async fn a_revocation_whose_hint_is_lost_is_found_by_looking_while_redis_has_no_room() {
+    let servers = Servers::private().await;
+    let api = Api::on(&servers, "").await;
+    let (bob, jwt) = api.web_user("bob").await;
+    let (ann, ben) = (api.phone(&jwt, "ann").await, api.phone(&jwt, "ben").await);
+    let (mut live, mut other) = (api.listen(&ann).await, api.listen(&ben).await);
+    let mut redis = api.redis_of(&servers).await;
+    let () = redis::cmd("CONFIG").arg(("SET", "maxmemory", 1)).query_async(&mut redis).await.unwrap();
+    let sql = "UPDATE devices SET revoked_at = now() WHERE id = $1";
+    api.sql.execute(sql, &[&ann.id]).await.unwrap();
+    let started = Instant::now();
+    // Neither is remembered: the other one cannot be, either.
+    for id in [&ben.id, &ann.id] {
+        let key = format!("posduif:{{{}}}:device:{id}", api.tenant);
+        let () = redis::cmd("DEL").arg(key).query_async(&mut redis).await.unwrap();
+    }
+    assert_eq!(live.rest().await, []);
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    let () = redis::cmd("CONFIG").arg(("SET", "maxmemory", 0)).query_async(&mut redis).await.unwrap();
+    api.commit(None, &[Bucket::User(ben.user)], &[message("m1", bob, ben.user, "pending_sync")]).await;
+    other.expect_message("m1").await;
+}
+
+#[tokio::test]
 async fn a_revocation_that_redis_cannot_hear_of_is_refused_and_not_half_done() {
     let mut servers = Servers::private().await;
     let api = Api::on(&servers, "").await;
