@@ -120,3 +120,38 @@ impl Table for Document {
         self.paths.add_path_operation(D::path(), D::methods(), operation);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every schema under its name, as often as a route brings it along.
+    #[derive(Default)]
+    struct Schemas(Vec<(String, RefOr<Schema>)>);
+
+    impl Table for Schemas {
+        fn route<D, F, A>(&mut self, _: F, _: &[Code])
+        where
+            D: Described,
+            F: Handler<A>,
+            F::Output: Responder + 'static,
+            A: FromRequest + 'static,
+        {
+            D::schemas(&mut self.0);
+        }
+    }
+
+    #[test]
+    fn no_two_types_have_one_name_in_the_document() {
+        let mut schemas = Schemas::default();
+        routes::declare(&mut schemas);
+        routes::declare_docs(&mut schemas);
+        let mut known = BTreeMap::new();
+        for (name, schema) in schemas.0 {
+            let schema = serde_json::to_string(&schema).unwrap();
+            let first = known.entry(name.clone()).or_insert_with(|| schema.clone());
+            assert_eq!(*first, schema, "two types are {name}; give one another name by #[schema(as = …)]");
+        }
+        assert!(known.len() > 30, "{known:?}");
+    }
+}
