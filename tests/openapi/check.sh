@@ -11,11 +11,12 @@ export PYTHONDONTWRITEBYTECODE=1
 tmp=$(mktemp -d)
 # The servers run as another user where this is root.
 chmod 0711 "$tmp"
+programs=${CARGO_TARGET_DIR:-target}/debug
 passed=0
 failed=0
 
 finish() {
-    [ ! -d "$tmp/dev" ] || target/debug/posduif dev stop --data-dir "$tmp/dev" >/dev/null
+    [ ! -d "$tmp/dev" ] || "$programs/posduif" dev stop --data-dir "$tmp/dev" >/dev/null
     rm -rf "$tmp"
 }
 trap finish EXIT
@@ -45,10 +46,12 @@ tools() {
 # Limits of callers have tests of their own; here they would hide what is asked about. So would those of live connections: a stream that
 # its reader left counts until the next ping.
 installation() {
-    cargo build --quiet --locked -p posduif -p posduif-ingester -p posduif-sync-api &&
-        POSDUIF__RATE_LIMIT__ENABLED=false POSDUIF__AUTH__ENROLLMENT_TTL=24h POSDUIF__AUTH__JWT_EXPIRATION=86400 \
-            POSDUIF__API__SSE__MAX_PER_DEVICE=1000 POSDUIF__API__SSE__MAX_PER_USER=10000 \
-            target/debug/posduif dev --detach --data-dir "$tmp/dev" &&
+    for program in posduif posduif-ingester posduif-sync-api; do
+        cargo build --quiet --locked -p "$program" --bin "$program" || return
+    done
+    POSDUIF__RATE_LIMIT__ENABLED=false POSDUIF__AUTH__ENROLLMENT_TTL=24h POSDUIF__AUTH__JWT_EXPIRATION=86400 \
+        POSDUIF__API__SSE__MAX_PER_DEVICE=1000 POSDUIF__API__SSE__MAX_PER_USER=10000 \
+        "$programs/posduif" dev --detach --data-dir "$tmp/dev" &&
         api_url=$(sed -n 's/.*"api_url": "\(.*\)",/\1/p' "$tmp/dev/running.json")
 }
 
@@ -67,7 +70,7 @@ if [ "$failed" -eq 0 ]; then
     # Whoever can end other people's credentials comes last.
     for caller in nobody device web operator; do
         [ "$caller" != operator ] || check "Bob operates the tenant from now on" \
-            target/debug/posduif user add --username Bob --type web --admin --config "$tmp/dev/config.yaml"
+            "$programs/posduif" user add --username Bob --type web --admin --config "$tmp/dev/config.yaml"
         check "the credentials of $caller can be had" \
             "$tmp/venv/bin/python" tests/openapi/caller.py "$caller" "$tmp/dev/running.json" "$tmp/$caller.toml"
         check "schemathesis finds nothing as $caller" "$tmp/venv/bin/schemathesis" --no-color \

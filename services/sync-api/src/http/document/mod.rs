@@ -113,6 +113,7 @@ impl Table for Document {
         D::schemas(&mut schemas);
         self.schemas.extend(schemas);
         let mut operation = D::operation();
+        operation.tags = Some(<D as Described>::tags());
         let is_limited = D::path() != HEALTH;
         for code in failures::add(&mut operation, codes, is_limited) {
             self.failures.insert(code.as_str(), failures::example(code));
@@ -138,6 +139,21 @@ mod tests {
             A: FromRequest + 'static,
         {
             D::schemas(&mut self.0);
+        }
+    }
+
+    #[test]
+    fn every_operation_stands_in_one_section_of_the_document() {
+        let known: Vec<&str> = TAGS.iter().map(|(name, _)| *name).collect();
+        for (path, item) in document().paths.paths {
+            for operation in [item.get, item.post, item.put, item.delete].into_iter().flatten() {
+                let tags = operation.tags.unwrap_or_default();
+                assert!(
+                    matches!(tags.as_slice(), [tag] if known.contains(&tag.as_str())),
+                    "{path}: {tags:?}"
+                );
+                assert!(operation.summary.is_some() && operation.operation_id.is_some(), "{path}");
+            }
         }
     }
 
