@@ -108,7 +108,8 @@ ACCEPTED = ["2xx", "3xx", "401", "403", "404", "409", "429", "5xx"]
 
 
 def configuration(credentials, values):
-    lines = ["[checks]", "enabled = true", "[phases]", "enabled = true"]
+    # Nothing is carried over from one run to the next.
+    lines = ["[cache]", "enabled = false", "[checks]", "enabled = true", "[phases]", "enabled = true"]
     for scheme, credential in credentials.items():
         kind = "bearer" if scheme in ("web", "device_token") else "api_key"
         lines += [f"[auth.openapi.{scheme}]", f"{kind} = {json.dumps(credential)}"]
