@@ -39,6 +39,9 @@ trap 'rm -f "$planted" "$hits"' EXIT
 at_least 1 'api-*[0-9].log' TRACE
 at_least 3 '*-posduif-sync-api.log' TRACE
 at_least 3 '*-posduif-ingester.log' TRACE
+for event in 'logged in' 'log-in refused' 'device enrolled' 'device revoked' 'user disabled' 'user enabled'; do
+    at_least 1 'api-*[0-9].log' "\"message\":\"$event\""
+done
 at_least 2 '*postgres.log' 'database system is ready'
 at_least 2 '*redis.log' 'Ready to accept connections'
 
