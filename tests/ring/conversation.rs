@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use posduif_model::UserId;
 use posduif_sdk::Device;
-use posduif_testkit::eventually;
+use posduif_testkit::{eventually, logs};
 use serde_json::json;
 
 use crate::{installation::Installation, web::WebUser};
@@ -39,6 +39,7 @@ async fn bob_and_joe_talk_while_joe_is_offline_and_the_ingester_dies() {
     let mut installation = Installation::start().await;
     let running = installation.running().await;
     let account = &running.web_users[0];
+    ["Are you there?", "On the train", "While all was down"].into_iter().for_each(logs::plant);
     let bob = WebUser::log_in(&running.api_url, &account.username, &account.password).await;
     let url = bob.create_enrollment(None).await;
     let joe = Device::enroll(installation.phone("joe.sqlite"), &url, "Joe", json!({ "model": "test" }))

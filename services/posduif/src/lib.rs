@@ -3,10 +3,16 @@
 
 pub mod cli;
 
-mod device;
-mod migrate;
+mod columns;
+mod moment;
+mod operator;
 mod qr;
+
+mod device;
+mod enroll;
+mod migrate;
 mod status;
+mod tenant;
 mod user;
 
 mod dev;
@@ -14,7 +20,7 @@ mod dev;
 use std::process::ExitCode;
 
 use clap::Parser;
-use cli::{Cli, Command, UserCommand};
+use cli::{Cli, Command, TenantCommand};
 
 /// Runs the command that the arguments name.
 pub async fn run() -> anyhow::Result<ExitCode> {
@@ -22,8 +28,10 @@ pub async fn run() -> anyhow::Result<ExitCode> {
     let done = match command {
         Command::Status(arguments) => return status::run(&config, &arguments).await,
         Command::Migrate => migrate::run(&config).await,
-        Command::User { command: UserCommand::Add(arguments) } => user::add(&config, arguments).await,
-        Command::Device { command } => device::run(command).await,
+        Command::Tenant { command: TenantCommand::List { json } } => tenant::list(&config, json).await,
+        Command::User { command } => user::run(&config, command).await,
+        Command::Enroll(arguments) => enroll::run(&config, &arguments).await,
+        Command::Device { command } => device::run(&config, command).await,
         Command::Dev(arguments) => dev::run(arguments).await,
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -15,6 +15,7 @@ use posduif_runtime::{
 use secrecy::ExposeSecret;
 
 use crate::{
+    certificate::{Certificate, CertificateError},
     clock::Clock,
     credential::{
         jwt::Jwt,
@@ -56,6 +57,8 @@ pub struct App {
     pub auth: AuthConfig,
     pub sync: SyncConfig,
     pub rate_limit: RateLimitConfig,
+    /// What the public port shows, where it speaks TLS.
+    pub certificate: Option<Arc<Certificate>>,
     /// How often somebody tried to get in.
     pub attempts: Attempts,
     /// Of those who tried.
@@ -79,6 +82,8 @@ pub enum StartError {
     Redis(#[from] LogError),
     #[error(transparent)]
     Passwords(#[from] PasswordError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     #[error("no key for cursors can be derived from auth.jwt_secret")]
     Cursors(#[from] InvalidCursor),
     #[error("the metrics cannot be registered")]
@@ -129,6 +134,7 @@ impl App {
             auth: config.auth.clone(),
             sync: config.sync.clone(),
             rate_limit: config.rate_limit.clone(),
+            certificate: Certificate::load(&config.api.tls)?,
             attempts: Attempts::new(redis),
             pseudonyms,
             redis: config.redis.clone(),

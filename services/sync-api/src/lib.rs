@@ -14,6 +14,8 @@ pub mod sightings;
 pub mod tenant;
 pub mod turns;
 
+pub mod certificate;
+
 pub mod app;
 
 pub mod account_change;

@@ -1,9 +1,8 @@
 //! The configuration in, the running service out: its public port, its admin port, its look at dependencies.
 
-use std::{io, net::TcpListener, pin::pin, sync::Arc, time::Duration};
+use std::{future::pending, io, net::TcpListener, pin::pin, sync::Arc, time::Duration};
 
 use actix_web::{
-    HttpServer,
     middleware::{Compress, Condition, from_fn},
     web::Data,
 };
@@ -17,18 +16,20 @@ use crate::{
     http::{
         cors,
         docs::Docs,
-        extract, limits, peer,
+        extract, limits,
         rate::{Rates, Tries, guard},
         request::{self, Requests},
         routes,
+        wire::{
+            Patience,
+            server::{self, Settings},
+        },
     },
     live::Hub,
     metrics::RequestMetrics,
     pruning, readiness, sightings,
 };
 
-/// How long a client may take to send the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection stays open: longer than the 60 s after which balancers give theirs up.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long what was sent may stay unacknowledged, at least.
@@ -87,12 +88,22 @@ pub async fn serve(
     let rates = Rates::new(&app.rate_limit, proxies, tries, metrics.limited.clone());
     let rates = Data::new(rates);
     let sweeping = rates.clone();
-    let is_tls = app.api.tls.files().is_some();
+    let certificate = app.certificate.clone();
+    let is_tls = certificate.is_some();
     let requests = Requests { metrics, in_flight: TaskTracker::new(), is_tls, shutdown: shutdown.clone() };
     let in_flight = requests.in_flight.clone();
     let (app, requests, live) = (Data::from(app), Data::new(requests), Data::from(hub.clone()));
     // Three pings in vain; and other answers need their time, too.
     let silence = (3 * app.api.sse.ping_interval).max(SILENCE);
+    let tls = certificate.as_ref().map(|certificate| certificate.server()).transpose();
+    let settings = Settings {
+        tls: tls.map_err(io::Error::other)?,
+        patience: Patience { head: app.api.head_timeout, write: app.api.write_timeout },
+        silence,
+        keep_alive: KEEP_ALIVE,
+        max_connections: app.api.max_connections,
+        closing: CLOSING,
+    };
     let with_docs = app.api.docs;
     let docs = Data::new(Docs::new().map_err(io::Error::other)?);
     let factory = move || {
@@ -112,20 +123,20 @@ pub async fn serve(
             .wrap(Condition::new(cors::is_needed(&app.api.cors), cors::middleware(&app.api.cors)))
             .wrap(from_fn(request::accompany))
     };
-    let server = HttpServer::new(factory)
-        .disable_signals()
-        .on_connect(move |connection, _| peer::give_up_after(connection, silence))
-        .client_request_timeout(HEAD_TIMEOUT)
-        .keep_alive(KEEP_ALIVE)
-        .shutdown_timeout(CLOSING.as_secs())
-        .listen(listener)?
-        .run();
+    let server = server::serve(listener, settings, factory)?;
     let handle = server.handle();
     let (mut server, mut live) = (pin!(server), pin!(hub.clone().run()));
+    let renewing = async {
+        match certificate {
+            Some(certificate) => certificate.keep_fresh().await,
+            None => pending().await,
+        }
+    };
     select! {
         ended = &mut server => return ended,
         broken = &mut live => return broken,
         never = sweeping.sweep() => match never {},
+        never = renewing => match never {},
         () = shutdown.cancelled() => {}
     }
     let drain = async {

@@ -11,6 +11,7 @@ pub mod error;
 pub mod account;
 pub mod device;
 pub mod invitation;
+pub mod roster;
 pub mod user;
 
 pub mod caches;

@@ -24,7 +24,15 @@ pub enum TelemetryError {
 
 /// Sets up logging for the whole process, once; records of libraries that use `log` are included.
 pub fn init(log: &LogConfig) -> Result<(), TelemetryError> {
-    Ok(subscriber(log, stderr)?.try_init()?)
+    init_into(log, stderr)
+}
+
+/// As [`init`], with another place for the lines.
+pub fn init_into<W>(log: &LogConfig, writer: W) -> Result<(), TelemetryError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    Ok(subscriber(log, writer)?.try_init()?)
 }
 
 fn subscriber<W>(log: &LogConfig, writer: W) -> Result<impl Subscriber + Send + Sync + use<W>, ParseError>

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use posduif_provision::supervise::{Signal, Spec, Supervised};
 
+use crate::logs;
 use crate::scratch::Scratch;
 
 /// What to run; see [`Process::command`].
@@ -51,9 +52,13 @@ pub struct Process {
 impl Process {
     /// A program to start, with the environment of the test.
     pub fn command(program: impl Into<PathBuf>) -> Builder {
-        let scratch = Scratch::new();
+        let (scratch, program) = (Scratch::new(), program.into());
+        let log = program.file_name().unwrap_or_default().to_string_lossy().into_owned() + ".log";
         // A dropped process is not waited for, so it is killed: nothing of it may reach into the next test.
-        let spec = Spec::new(program, scratch.join("log")).ends_by([Signal::Kill]);
+        let mut spec = Spec::new(program, scratch.join(&log)).ends_by([Signal::Kill]);
+        if logs::folder().is_some() {
+            spec = spec.env(logs::LEVEL.0, logs::LEVEL.1);
+        }
         Builder { spec, scratch }
     }
 

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 use super::settings::Settings;
-use crate::{cli::UserKind, migrate, user};
+use crate::{cli::UserKind, migrate, operator, user};
 
 /// The demo tenant, and its database.
 pub const TENANT: &str = "tenant_1";
@@ -43,7 +43,7 @@ pub async fn prepare(server: &Postgres, settings: &Settings, config: &Path) -> a
         .for_each(|warning| println!("Warning: {warning}"));
     let (mut client, driver) = postgres::connect(&tenant.as_admin()?, "posduif-dev").await?;
     let driver = tokio::spawn(driver);
-    let caches = user::caches(&config.redis, &tenant.id)?;
+    let caches = operator::caches(&config.redis, &tenant.id)?;
     for web_user in &settings.web_users {
         user::ensure(
             &mut client,

@@ -3,24 +3,14 @@
 use std::fmt::Write;
 
 use super::report::{Report, TenantReport};
+use crate::columns;
 
 const HEAD: [&str; 9] =
     ["TENANT", "STATE", "LAG", "BEHIND", "SLOT", "WAL KEPT", "WATERMARK", "LOG", "DEVICES"];
 
 /// The report for people.
 pub fn render(report: &Report) -> String {
-    let rows: Vec<[String; 9]> =
-        std::iter::once(HEAD.map(str::to_owned)).chain(report.tenants.iter().map(row)).collect();
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let mut out = String::new();
-    for row in &rows {
-        let cells = row.iter().enumerate().map(|(column, cell)| format!("{cell:<0$}", width(column)));
-        let line = cells.collect::<Vec<_>>().join("  ");
-        push(&mut out, format_args!("{}", line.trim_end()));
-    }
+    let mut out = columns::render(HEAD, report.tenants.iter().map(row));
     for tenant in &report.tenants {
         details(tenant, &mut out);
     }

@@ -18,9 +18,6 @@ use tokio::time::{Instant, timeout_at};
 use super::error::ApiError;
 use crate::app::App;
 
-/// A body that has not arrived after this long will not be waited for.
-const BODY_DEADLINE: Duration = Duration::from_secs(30);
-
 /// What is decompressed at a time: a chunk of the framework's size would grow by a thousand times before the limit
 /// after decompression could look at it.
 const SLICE: usize = 2048;
@@ -37,13 +34,14 @@ pub async fn arriving<B: MessageBody + 'static>(
         let unknown = "a body is sent plain, or with Content-Encoding: gzip (or deflate)";
         return Ok(request.error_response(ApiError::invalid(unknown)));
     }
-    let limit = request.app_data::<Data<App>>().map_or(0, |app| app.api.max_body_bytes);
+    let api = request.app_data::<Data<App>>().map(|app| &app.api);
+    let (limit, within) = api.map_or_else(Default::default, |api| (api.max_body_bytes, api.body_timeout));
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let is_too_long = length.and_then(|text| text.parse::<usize>().ok()).is_some_and(|n| n > limit);
     let payload = request.take_payload();
     let chunks: Chunks = match is_too_long {
         true => Box::pin(stream::once(async { Err(PayloadError::Overflow) })),
-        false => sliced(payload, limit),
+        false => sliced(payload, limit, within),
     };
     request.set_payload(Payload::from(chunks));
     Ok(next.call(request).await?.map_into_boxed_body())
@@ -58,8 +56,12 @@ fn is_decodable(headers: &HeaderMap) -> bool {
     encodings.next().is_none_or(known) && encodings.next().is_none()
 }
 
-fn limited(payload: Payload, limit: usize) -> impl Stream<Item = Result<Bytes, PayloadError>> {
-    let deadline = Instant::now() + BODY_DEADLINE;
+fn limited(
+    payload: Payload,
+    limit: usize,
+    within: Duration,
+) -> impl Stream<Item = Result<Bytes, PayloadError>> {
+    let deadline = Instant::now() + within;
     stream::unfold((payload, Some(limit)), move |(mut payload, left)| async move {
         let left = left?;
         let chunk = match timeout_at(deadline, payload.next()).await {
@@ -77,8 +79,8 @@ fn limited(payload: Payload, limit: usize) -> impl Stream<Item = Result<Bytes, P
 }
 
 /// The body as the decompression gets it.
-fn sliced(payload: Payload, limit: usize) -> Chunks {
-    Box::pin(limited(payload, limit).flat_map(|chunk| stream::iter(slices(chunk))))
+fn sliced(payload: Payload, limit: usize, within: Duration) -> Chunks {
+    Box::pin(limited(payload, limit, within).flat_map(|chunk| stream::iter(slices(chunk))))
 }
 
 fn slices(chunk: Result<Bytes, PayloadError>) -> impl Iterator<Item = Result<Bytes, PayloadError>> {
@@ -118,13 +120,15 @@ pub async fn leaving<B: MessageBody + 'static>(
 mod tests {
     use super::*;
 
+    const SOON: Duration = Duration::from_secs(30);
+
     #[tokio::test]
     async fn a_body_is_decompressed_in_small_slices() {
         for length in [0, 1, SLICE, SLICE + 1, 3 * SLICE, 100_000] {
             let body: Vec<u8> = (0..=u8::MAX).cycle().take(length).collect();
             let whole: Bytes = body.clone().into();
             let payload: Chunks = Box::pin(stream::once(async { Ok(whole) }));
-            let slices: Vec<_> = sliced(Payload::from(payload), length).collect().await;
+            let slices: Vec<_> = sliced(Payload::from(payload), length, SOON).collect().await;
             let slices: Vec<Bytes> = slices.into_iter().collect::<Result<_, _>>().unwrap();
             assert!(slices.iter().all(|slice| slice.len() <= 2048), "{length}");
             assert_eq!(slices.concat(), body);
@@ -134,7 +138,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_arrive_is_not_awaited_for_ever() {
         let silent: Chunks = Box::pin(stream::pending());
-        let mut chunks = sliced(Payload::from(silent), 10);
+        let mut chunks = sliced(Payload::from(silent), 10, SOON);
         let late = chunks.next().await.unwrap().unwrap_err();
         assert!(matches!(late, PayloadError::Incomplete(_)), "{late}");
         assert!(chunks.next().await.is_none());

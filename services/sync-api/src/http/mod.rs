@@ -8,9 +8,9 @@ pub(crate) mod cors;
 pub(crate) mod extract;
 mod hardening;
 pub(crate) mod limits;
-pub(crate) mod peer;
 pub(crate) mod rate;
 pub(crate) mod request;
+pub(crate) mod wire;
 mod written;
 
 mod devices;

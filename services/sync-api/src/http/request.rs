@@ -21,7 +21,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::{error::ApiError, hardening::harden, rate};
+use super::{
+    error::ApiError,
+    hardening::harden,
+    rate,
+    wire::activity::{Activity, Answering},
+};
 use crate::metrics::RequestMetrics;
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -80,6 +85,7 @@ pub async fn accompany<B: MessageBody + 'static>(
     let _in_flight = requests.as_ref().map(|requests| requests.in_flight.token());
     let is_tls = requests.as_ref().is_some_and(|requests| requests.is_tls);
     let id = RequestId::of(request.headers());
+    let busy = request.conn_data::<Activity>().map(Activity::begin);
     let method = label_of(request.method());
     let span = tracing::info_span!("request", request_id = %id);
 
@@ -108,7 +114,7 @@ pub async fn accompany<B: MessageBody + 'static>(
         }
         requests.metrics.observe(method, &route, response.status().as_u16(), started.elapsed());
     }
-    Ok(response)
+    Ok(response.map_body(|_, body| Answering::new(body, busy).boxed()))
 }
 
 /// What an answer says whatever its body is.

@@ -9,7 +9,7 @@ use posduif_model::{Bucket, Change, DeviceId, Epoch, Lsn, Op, Position, TenantId
 use posduif_provision::free_port;
 use posduif_runtime::{config::Config, metrics::Metrics};
 use posduif_sync_api::{app::App, clock::Clock, metrics::RequestMetrics, service, sightings};
-use posduif_testkit::{API, Database, INGESTER, Process, Scratch, Servers, binaries, eventually};
+use posduif_testkit::{API, Database, INGESTER, Process, Scratch, Servers, binaries, eventually, logs};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::{sync::Mutex, task::JoinHandle};
@@ -71,6 +71,7 @@ impl Api {
             database.url(),
             unlimited(sections)
         );
+        [SECRET, PASSWORD].iter().for_each(|secret| logs::plant(secret));
         let config = Config::from_yaml(&yaml).unwrap();
         let rules = config.sync.rules().unwrap();
         let mut sql = database.connect().await;
@@ -88,7 +89,7 @@ impl Api {
         log.open(2, insert_lsn(&sql).await, rules.hash().as_str(), None).await;
 
         let (base, shutdown, _) = serve(&config);
-        let (client, log) = (reqwest::Client::new(), Arc::new(Mutex::new(log)));
+        let (client, log) = (client(&config), Arc::new(Mutex::new(log)));
         Api { base, tenant, database, sql, log, client, shutdown }
     }
 
@@ -117,12 +118,11 @@ impl Api {
         self.sql.execute(sql, &[&user.uuid(), &hash]).await.unwrap();
         let login = json!({"username": username, "password": PASSWORD});
         let answer = ok(self.post("/api/auth/login", &login)).await;
-        (user, answer["token"].as_str().unwrap().to_owned())
+        (user, planted(&answer["token"]))
     }
 
     pub async fn enrollment_token(&self, jwt: &str, body: &Value) -> String {
-        let answer = ok(self.post("/api/enrollment/create", body).bearer_auth(jwt)).await;
-        answer["token"].as_str().unwrap().to_owned()
+        planted(&ok(self.post("/api/enrollment/create", body).bearer_auth(jwt)).await["token"])
     }
 
     pub fn complete(&self, token: &str, device: &str, username: &str) -> RequestBuilder {
@@ -138,7 +138,7 @@ impl Api {
         let answer = ok(self.complete(&token, &id, username)).await;
         Phone {
             id,
-            token: answer["device_token"].as_str().unwrap().to_owned(),
+            token: planted(&answer["device_token"]),
             user: answer["user_id"].as_str().unwrap().parse().unwrap(),
         }
     }
@@ -147,7 +147,7 @@ impl Api {
     pub async fn second_phone(&self, jwt: &str, first: &Phone, device: &str, username: &str) -> Phone {
         let token = self.enrollment_token(jwt, &json!({ "username": username })).await;
         let answer = ok(self.complete(&token, device, username)).await;
-        let token = answer["device_token"].as_str().unwrap().to_owned();
+        let token = planted(&answer["device_token"]);
         Phone { id: device.to_owned(), token, user: first.user }
     }
 
@@ -273,6 +273,17 @@ impl Api {
     }
 }
 
+/// A caller that trusts the certificate that the API is configured with.
+fn client(config: &Config) -> reqwest::Client {
+    let mut client = reqwest::Client::builder();
+    if let Some((cert_file, _)) = config.api.tls.files() {
+        let chain = std::fs::read(cert_file).unwrap();
+        let root = reqwest::Certificate::from_pem_bundle(&chain).unwrap().pop().unwrap();
+        client = client.tls_certs_only([root]);
+    }
+    client.build().unwrap()
+}
+
 /// Tests ask more than anybody may, from one address.
 fn unlimited(sections: &str) -> &'static str {
     if sections.contains("rate_limit:") { "" } else { "rate_limit: {enabled: false}\n" }
@@ -283,7 +294,8 @@ pub fn serve(config: &Config) -> (String, CancellationToken, JoinHandle<std::io:
     let app = Arc::new(App::new(config, Clock::system()).unwrap());
     let (seen, interval) = (app.clone(), config.api.last_seen_interval);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
+    let scheme = if config.api.tls.files().is_some() { "https" } else { "http" };
+    let base = format!("{scheme}://{}", listener.local_addr().unwrap());
     let metrics = RequestMetrics::register(Metrics::new().unwrap().registry()).unwrap();
     let shutdown = CancellationToken::new();
     let until = shutdown.clone();
@@ -296,6 +308,13 @@ impl Drop for Api {
     fn drop(&mut self) {
         self.shutdown.cancel();
     }
+}
+
+/// A secret that an answer gave, and that no log may have.
+pub fn planted(secret: &Value) -> String {
+    let secret = secret.as_str().unwrap().to_owned();
+    logs::plant(&secret);
+    secret
 }
 
 pub struct Following(tokio::task::AbortHandle);

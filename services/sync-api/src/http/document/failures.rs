@@ -16,9 +16,14 @@ use crate::{
 
 const REQUEST_ID: &str = "f944dbae-b10d-458c-b6da-3c0b5880f584";
 
-/// Adds the answers to an operation, and the header that all of its answers have; returns the codes.
-pub fn add(operation: &mut Operation, codes: &[Code]) -> Vec<Code> {
+const LEVEL: [&str; 3] = ["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"];
+
+/// Adds the answers to an operation, and the headers that all of its answers have; returns the codes.
+pub fn add(operation: &mut Operation, codes: &[Code], is_limited: bool) -> Vec<Code> {
     let mut all = implied(operation);
+    if is_limited {
+        all.push(Code::RateLimited);
+    }
     all.extend(codes);
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
     for code in &all {
@@ -31,7 +36,10 @@ pub fn add(operation: &mut Operation, codes: &[Code]) -> Vec<Code> {
     operation.responses.responses.extend(failures);
     for response in operation.responses.responses.values_mut() {
         if let RefOr::T(response) = response {
-            response.headers.insert("X-Request-ID".to_owned(), header("X-Request-ID"));
+            let level = LEVEL.iter().filter(|_| is_limited);
+            for name in level.chain(&["X-Request-ID"]) {
+                response.headers.insert((*name).to_owned(), header(name));
+            }
         }
     }
     all
@@ -63,7 +71,7 @@ fn answer(codes: &[Code]) -> Response {
         .build();
     let mut response = Response::new(names.join(", "));
     response.content.insert("application/json".to_owned(), content.into());
-    if codes.iter().any(|code| status_of(*code).as_u16() == 503) {
+    if codes.iter().any(|code| [429, 503].contains(&status_of(*code).as_u16())) {
         response.headers.insert("Retry-After".to_owned(), header("Retry-After"));
     }
     response
@@ -74,17 +82,28 @@ fn header(name: &str) -> RefOr<Header> {
 }
 
 /// The headers that answers name.
-pub fn headers() -> [(&'static str, Header); 2] {
+pub fn headers() -> [(&'static str, Header); 5] {
     let id = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[A-Za-z0-9_.-]{1,64}$"));
     let id = HeaderBuilder::new()
         .schema(Some(id))
         .description(Some("Names the request in the server's log."))
         .example(Some(REQUEST_ID.into()));
-    let seconds = HeaderBuilder::new()
-        .schema(Some(ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0))))
-        .description(Some("Seconds after which the same request is sent again."))
-        .example(Some(2.into()));
-    [("X-Request-ID", id.build()), ("Retry-After", seconds.build())]
+    let number = |about, example: u32| {
+        let schema = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
+        HeaderBuilder::new()
+            .schema(Some(schema))
+            .description(Some(about))
+            .example(Some(example.into()))
+            .build()
+    };
+    let [limit, remaining, reset] = LEVEL;
+    [
+        ("X-Request-ID", id.build()),
+        ("Retry-After", number("Seconds after which the same request is sent again.", 2)),
+        (limit, number("How many requests the caller's full bucket holds.", 100)),
+        (remaining, number("How many can be made at once now; 0 on a 429.", 99)),
+        (reset, number("Seconds until the bucket is full again.", 1)),
+    ]
 }
 
 /// What a failure of this code looks like.

@@ -13,6 +13,7 @@ use utoipa::openapi::{
 
 use super::{
     error_body::ErrorBody,
+    rate::guard::HEALTH,
     route::{Described, Table},
     routes,
 };
@@ -26,6 +27,7 @@ new and bring what they wrote to `/api/sync/outgoing`; web users log in and use 
 * Every failure has the same body (`ErrorBody`); its `code` says what to do. Every answer has `X-Request-ID`: the caller's own \
 where that is 1 to 64 characters of `A-Z a-z 0-9 - _ .`, else a random one.
 * Readers ignore members that they do not know, and so does the server.
+* Callers are limited; every answer but that of `/health` tells in `X-RateLimit-*` how their bucket stands.
 * Request bodies may be sent with `Content-Encoding: gzip` or `deflate`; their size is limited as they arrive (413) and once \
 they are unpacked. Answers are compressed as `Accept-Encoding` asks.";
 
@@ -111,7 +113,8 @@ impl Table for Document {
         D::schemas(&mut schemas);
         self.schemas.extend(schemas);
         let mut operation = D::operation();
-        for code in failures::add(&mut operation, codes) {
+        let is_limited = D::path() != HEALTH;
+        for code in failures::add(&mut operation, codes, is_limited) {
             self.failures.insert(code.as_str(), failures::example(code));
         }
         self.paths.add_path_operation(D::path(), D::methods(), operation);

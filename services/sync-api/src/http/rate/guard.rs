@@ -13,7 +13,7 @@ use actix_web::{
 use super::{address::Address, rates::Rates, toll::Toll};
 
 /// Never limited: a balancer asks from one address, for everybody.
-const HEALTH: &str = "/health";
+pub const HEALTH: &str = "/health";
 /// Paths that work for callers who prove nothing: their address is asked first. On all others the credential decides, and an
 /// answer that nobody has paid for by then is paid by the address.
 const OPEN: [&str; 3] = ["/api/auth/login", "/api/enrollment/complete", "/api/enrollment/{token}"];

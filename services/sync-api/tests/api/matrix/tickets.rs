@@ -6,12 +6,12 @@ use serde_json::json;
 use std::time::Duration;
 
 use super::world::World;
-use crate::fixture::{is, ok, refused};
+use crate::fixture::{is, ok, planted, refused};
 
 impl World {
     async fn ticket(&self, jwt: &str) -> String {
         let request = self.client.post(format!("{}/api/sse/ticket", self.base)).json(&json!({}));
-        ok(request.bearer_auth(jwt)).await["ticket"].as_str().unwrap().to_owned()
+        planted(&ok(request.bearer_auth(jwt)).await["ticket"])
     }
 
     fn enter(&self, ticket: &str) -> reqwest::RequestBuilder {

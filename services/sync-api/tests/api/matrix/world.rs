@@ -3,7 +3,7 @@
 use posduif_accounts::{log_ins, password};
 use posduif_model::UserId;
 use posduif_runtime::config::Config;
-use posduif_testkit::Servers;
+use posduif_testkit::{Servers, logs};
 use reqwest::Method;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -121,6 +121,7 @@ impl World {
         assert_eq!(one.sql.execute(expire, &[&expired_invitation]).await.unwrap(), 1);
 
         let private = named("private");
+        [&private, &named("newest"), &bob.name, &jane.name].iter().for_each(|canary| logs::plant(canary));
         let sent = one.message(bob.id, ann.user, &private).await;
         let received = one.message(ann.user, bob.id, &private).await;
         for (sender, recipient) in [(bob.id, ann.user), (ann.user, bob.id)] {

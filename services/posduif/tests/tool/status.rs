@@ -1,12 +1,9 @@
-//! `posduif status` as a process, against real servers and a real ingester.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod fixture;
+//! `posduif status` against real servers and a real ingester.
 
 use posduif_testkit::{Servers, eventually};
 use serde_json::Value;
 
-use fixture::{Installation, SOON};
+use crate::fixture::{Installation, SOON};
 
 /// The words of all problems.
 fn problems(tenant: &Value) -> Vec<&str> {

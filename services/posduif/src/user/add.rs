@@ -3,44 +3,48 @@
 use std::{io::BufRead, path::Path};
 
 use anyhow::Context;
-use posduif_accounts::{Caches, log_ins, password, user};
-use posduif_changelog::Timeouts;
-use posduif_model::{TenantId, UserId};
-use posduif_runtime::{
-    config::{Config, RedisConfig},
-    postgres,
-};
+use posduif_accounts::{Caches, log_ins, password, user, username};
+use posduif_model::UserId;
 use tokio_postgres::Client;
 
-use crate::cli::{UserAdd, UserKind};
+use crate::{
+    cli::{UserAdd, UserKind},
+    operator::Operator,
+};
 
 /// Shorter passwords are guessed; the limit is that of NIST SP 800-63B for passwords a person chose.
 const SHORTEST_PASSWORD: usize = 8;
 
 /// `posduif user add`.
-pub async fn add(path: &Path, arguments: UserAdd) -> anyhow::Result<()> {
-    let config = Config::load(path)?;
-    let tenant = match &arguments.tenant {
-        Some(id) => config.tenants.iter().find(|tenant| tenant.id == *id),
-        None => config.tenants.first().filter(|_| config.tenants.len() == 1),
-    };
-    let tenant = tenant.context("name one of the configured tenants with --tenant")?;
-    let password = match arguments.password_stdin {
+pub async fn run(path: &Path, arguments: UserAdd) -> anyhow::Result<()> {
+    let UserAdd { tenant, username, kind, password_stdin, admin } = arguments;
+    anyhow::ensure!(
+        admin.is_none() || kind == UserKind::Web,
+        "only a web user can operate a tenant; leave --admin out, or add a user of --type web"
+    );
+    let username = username::parse(&username)?;
+    let password = match password_stdin {
         true => Some(read_password()?),
         false => None,
     };
+    let mut operator = Operator::open(path, tenant.as_ref()).await?;
+    let is_known = user::find(&operator.client, &username, kind.as_str()).await?.is_some();
     anyhow::ensure!(
-        password.is_some() || arguments.kind == UserKind::Mobile,
+        password.is_some() || kind == UserKind::Mobile || (is_known && admin.is_some()),
         "a web user logs in with a password; give it on standard input with --password-stdin"
     );
-    let (mut client, driver) = postgres::connect(&tenant.as_admin()?, "posduif-user").await?;
-    let driver = tokio::spawn(driver);
-    let caches = caches(&config.redis, &tenant.id)?;
-    let id = ensure(&mut client, &caches, &arguments.username, arguments.kind, password).await?;
-    drop(client);
-    driver.await.context("closing the connection")??;
-    println!("{}: {} user {} is {id}", tenant.id, arguments.kind.as_str(), arguments.username);
-    Ok(())
+    let id = ensure(&mut operator.client, &operator.caches, &username, kind, password).await?;
+    if let Some(is_admin) = admin {
+        let set = log_ins::set_admin(&mut operator.client, &operator.caches, id, is_admin).await;
+        set.map_err(|error| operator.explain(error, &format!("user {username}")))?;
+    }
+    let role = match admin {
+        Some(true) => ", and operates the tenant",
+        Some(false) => ", and does not operate the tenant",
+        None => "",
+    };
+    println!("{}: {} user {username} is {id}{role}", operator.tenant, kind.as_str());
+    operator.close().await
 }
 
 fn read_password() -> anyhow::Result<String> {
@@ -52,12 +56,6 @@ fn read_password() -> anyhow::Result<String> {
         "the password is too short; it needs at least {SHORTEST_PASSWORD} characters"
     );
     Ok(password)
-}
-
-/// What the replicas remember of the tenant's credentials; nothing is connected yet.
-pub fn caches(redis: &RedisConfig, tenant: &TenantId) -> anyhow::Result<Caches> {
-    let timeouts = Timeouts { connect: redis.connect_timeout, response: redis.response_timeout };
-    Ok(Caches::new(&posduif_changelog::pool(redis.url.expose(), 1, timeouts)?, tenant))
 }
 
 /// Adds the user where it is missing and sets the password where another one is given; returns the user's id.
