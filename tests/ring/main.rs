@@ -7,4 +7,5 @@ mod web;
 
 mod conversation;
 mod fleet;
+mod secrets;
 mod watch;
