@@ -52,7 +52,7 @@ impl Workspace {
         };
         let version = stored.version.map_or(Ok(Version::default()), Version::try_from);
         let (version, params) = (version.map_err(password_hash::Error::from)?, Params::try_from(&stored)?);
-        let algorithm = Algorithm::try_from(stored.algorithm.as_str()).map_err(password_hash::Error::from)?;
+        let algorithm = Algorithm::try_from(stored.algorithm.as_str())?;
         self.0.resize(params.block_count(), Block::default());
         let argon2 = Argon2::new(algorithm, version, params);
         let mut computed = vec![0; expected.len()];
