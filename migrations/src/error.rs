@@ -17,6 +17,10 @@ pub enum MigrationError {
         "publication {0} is FOR ALL TABLES, secrets and all; drop it, or name another one in sync.wal.publication"
     )]
     AllTables(String),
+    #[error(
+        "role {0} does not exist; run deploy/postgres/setup.sql, or name another one in the tenant's urls"
+    )]
+    NoRole(String),
     #[error("{0:?} is not a usable publication name")]
     PublicationName(String),
 }

@@ -1,31 +1,102 @@
-//! The services' own role in, what it may do out: read and write rows, never change a table or the publication.
+//! What a role of the services needs in, exactly that granted and the rest taken away out.
 
-use posduif_model::{TableName, table::quote_identifier};
-use tokio_postgres::Client;
+use std::collections::BTreeSet;
 
-use crate::error::MigrationError;
+use posduif_catalogue::rights::{ENGINE_SCHEMA, OWN_TABLES, Object, Right, by_object};
+use posduif_model::{TableName, rule::RuleSet, table::quote_identifier};
+use tokio_postgres::{Client, Row};
 
-/// The messenger's own tables that are not synced, besides those that are.
-const UNSYNCED: &str = "public.devices, public.enrollment_tokens, public.sync_metadata";
+use crate::{error::MigrationError, roles::Role};
 
-/// Grants the role what ingester and API need; repeating it changes nothing.
-pub(crate) async fn ensure(client: &Client, role: &str, tables: &[TableName]) -> Result<(), MigrationError> {
-    let role = quote_identifier(role);
-    let mut schemas: Vec<&str> =
-        tables.iter().map(TableName::schema).chain(["public", "posduif_engine"]).collect();
-    schemas.sort_unstable();
-    schemas.dedup();
-    let schemas = schemas.into_iter().map(quote_identifier).collect::<Vec<_>>().join(", ");
-    let synced =
-        tables.iter().map(TableName::to_sql).chain([UNSYNCED.to_owned()]).collect::<Vec<_>>().join(", ");
-    let rows = "SELECT, INSERT, UPDATE, DELETE";
-    client
-        .batch_execute(&format!(
-            "GRANT USAGE ON SCHEMA {schemas} TO {role};
-             GRANT {rows} ON {synced} TO {role};
-             GRANT {rows} ON ALL TABLES IN SCHEMA posduif_engine TO {role};
-             GRANT USAGE, SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA posduif_engine TO {role}"
-        ))
-        .await?;
+/// Explicit rights of a role on Posduif's own tables and sequences and on the tables given, but not on what it owns.
+const HELD: &str = "
+WITH objects AS (
+    SELECT c.oid, c.relkind = 'S' AS sequence, n.nspname::text AS schema, c.relname::text AS name, c.relacl AS acl
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p', 'v', 'S') AND c.relowner <> $1::text::regrole
+       AND (n.nspname = $2::text OR (n.nspname = 'public' AND c.relname = ANY ($3::text[]))
+            OR EXISTS (SELECT FROM unnest($4::text[], $5::text[]) AS w (schema, name)
+                        WHERE w.schema = n.nspname AND w.name = c.relname))
+)
+SELECT o.sequence, o.schema, o.name, a.privilege_type, NULL
+  FROM objects o, aclexplode(o.acl) a WHERE a.grantee = $1::text::regrole
+UNION ALL
+SELECT false, o.schema, o.name, a.privilege_type, c.attname::text
+  FROM objects o JOIN pg_attribute c ON c.attrelid = o.oid AND c.attnum > 0 AND NOT c.attisdropped,
+       aclexplode(c.attacl) a
+ WHERE a.grantee = $1::text::regrole";
+
+/// Takes and gives what differs; repeating it changes nothing. `before` are tables that were published until now: what
+/// is no longer declared is no longer the services'.
+///
+/// Other tables are left alone: what an operator granted there, for triggers of the application for example, stays.
+pub(crate) async fn ensure(
+    client: &mut Client,
+    role: &Role,
+    rules: &RuleSet,
+    publication: &str,
+    before: &[TableName],
+) -> Result<(), MigrationError> {
+    let wanted = role.wanted(client, rules, publication).await?;
+    let declared = rules.tables().iter().map(|declaration| &declaration.table);
+    let held = held(client, &role.name, declared.chain(before)).await?;
+    let surplus: Vec<Right> = held.difference(&wanted).cloned().collect();
+    // To take a right on a whole table away takes those on its columns along.
+    let swept = |right: &Right| {
+        surplus.iter().any(|gone| {
+            gone.column.is_none() && gone.object == right.object && gone.privilege == right.privilege
+        })
+    };
+    let used = usable_schemas(client, &role.name).await?;
+    let lacks = |right: &&Right| match &right.object {
+        Object::Schema(schema) => !used.contains(schema),
+        _ => !held.contains(right) || swept(right),
+    };
+    let lacking: Vec<Right> = wanted.iter().filter(lacks).cloned().collect();
+    let name = quote_identifier(&role.name);
+    let mut sql = String::new();
+    for (object, list) in by_object(&surplus) {
+        sql += &format!("REVOKE {list} ON {} FROM {name};\n", object.to_sql());
+    }
+    for (object, list) in by_object(&lacking) {
+        sql += &format!("GRANT {list} ON {} TO {name};\n", object.to_sql());
+    }
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(&sql).await?;
+    Ok(transaction.commit().await?)
+}
+
+async fn held(
+    client: &Client,
+    role: &str,
+    tables: impl Iterator<Item = &TableName>,
+) -> Result<BTreeSet<Right>, MigrationError> {
+    let (schemas, names): (Vec<&str>, Vec<&str>) = tables.map(|table| (table.schema(), table.name())).unzip();
+    let own = OWN_TABLES.as_slice();
+    let quoted = quote_identifier(role);
+    let rows = client.query(HELD, &[&quoted, &ENGINE_SCHEMA, &own, &schemas, &names]).await?;
+    let read = |row: &Row| {
+        let table = TableName::new(row.get(1), row.get(2)).ok()?;
+        let object = if row.get(0) { Object::Sequence(table) } else { Object::Table(table) };
+        Some(Right { object, privilege: row.get(3), column: row.get(4) })
+    };
+    Ok(rows.iter().filter_map(read).collect())
+}
+
+/// Who may use a schema as a member of PUBLIC needs no right of its own.
+async fn usable_schemas(client: &Client, role: &str) -> Result<BTreeSet<String>, MigrationError> {
+    let sql =
+        "SELECT nspname::text FROM pg_namespace WHERE has_schema_privilege($1::text::name, oid, 'USAGE')";
+    Ok(client.query(sql, &[&role]).await?.iter().map(|row| row.get(0)).collect())
+}
+
+/// Takes from everybody what PostgreSQL gives them on new functions. Triggers fire all the same; but whoever may make a
+/// table could put one of them on it, and write with its owner's rights what no message was.
+pub(crate) async fn close_functions(client: &Client) -> Result<(), MigrationError> {
+    let open = "SELECT FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+                 WHERE p.pronamespace = 'posduif_engine'::regnamespace AND a.grantee = 0 LIMIT 1";
+    if client.query_opt(open, &[]).await?.is_some() {
+        client.batch_execute("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA posduif_engine FROM PUBLIC").await?;
+    }
     Ok(())
 }

@@ -4,14 +4,17 @@ mod error;
 mod grants;
 mod publication;
 mod replica_identity;
+mod roles;
 mod schema;
 mod tombstones;
 
-use posduif_catalogue::{Cure, Facts, Problem, judge};
 use posduif_model::rule::RuleSet;
 use tokio_postgres::Client;
 
 pub use error::MigrationError;
+pub use roles::Roles;
+
+use roles::Role;
 
 /// Key of the advisory lock that keeps two migrations of one database apart; the letters "posduif" in ASCII.
 const LOCK: i64 = 0x0070_6f73_6475_6966;
@@ -29,7 +32,7 @@ pub struct Report {
 ///
 /// It can be repeated and run by several processes at once: an advisory lock lets one at a time work. The
 /// connection must belong to a role that owns the published tables and may create in the database. Where the
-/// services have a role of their own, it is granted what they need.
+/// services have roles of their own, each is granted what it needs, and loses what an earlier version gave it beyond that.
 ///
 /// # Errors
 /// See [`MigrationError`]; whatever ran before the error stays, the next run goes on from there.
@@ -37,11 +40,11 @@ pub async fn migrate(
     client: &mut Client,
     rules: &RuleSet,
     publication: &str,
-    service_role: Option<&str>,
+    roles: Option<Roles<'_>>,
 ) -> Result<Report, MigrationError> {
     schema::check_server(client).await?;
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
-    let outcome = migrate_locked(client, rules, publication, service_role).await;
+    let outcome = migrate_locked(client, rules, publication, roles).await;
     client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).await?;
     outcome
 }
@@ -50,21 +53,18 @@ async fn migrate_locked(
     client: &mut Client,
     rules: &RuleSet,
     publication: &str,
-    service_role: Option<&str>,
+    roles: Option<Roles<'_>>,
 ) -> Result<Report, MigrationError> {
     let applied = schema::apply(client).await?;
+    grants::close_functions(client).await?;
+    let before = publication::published(client, publication).await?;
     let tables = replica_identity::prepare(client, rules, publication).await?;
     publication::ensure(client, publication, &tables).await?;
     tombstones::ensure(client, rules, &tables).await?;
-    if let Some(role) = service_role {
-        grants::ensure(client, role, &tables).await?;
+    let roles = Role::find(client, roles).await?;
+    for role in roles.iter().filter(|role| !role.is_owner) {
+        grants::ensure(client, role, rules, publication, &before).await?;
     }
-    let facts = Facts::load(client, rules, publication, service_role).await?;
-    let problems = judge(&facts, rules, publication);
-    // That it is left out follows from what forbids it.
-    let is_cause = |problem: &&Problem| {
-        problem.cure != Cure::Migrate || !problem.table.as_ref().is_some_and(|table| problems.forbid(table))
-    };
-    let warnings = problems.iter().filter(is_cause).map(ToString::to_string).collect();
+    let warnings = roles::warnings(client, rules, publication, &roles).await?;
     Ok(Report { applied, warnings })
 }

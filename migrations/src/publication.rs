@@ -4,7 +4,7 @@
 //! than the list; columns are cut in the ingester instead.
 
 use posduif_model::{TableName, table::quote_identifier};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, GenericClient};
 
 use crate::{error::MigrationError, replica_identity::sql_list};
 
@@ -61,21 +61,24 @@ async fn matches(
         )
         .await?
         .get(0);
-    let mut found: Vec<String> = transaction
-        .query(
-            "SELECT n.nspname || '.' || c.relname
-               FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
-               JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-              WHERE p.pubname = $1",
-            &[&publication],
-        )
-        .await?
-        .iter()
-        .map(|row| row.get(0))
-        .collect();
+    let mut found: Vec<String> =
+        published(transaction, publication).await?.iter().map(TableName::to_string).collect();
     let mut wanted: Vec<String> =
         tables.iter().map(TableName::to_string).chain(["posduif_engine.heartbeat".to_owned()]).collect();
     found.sort();
     wanted.sort();
     Ok(options && found == wanted)
+}
+
+/// The tables that the publication names now.
+pub(crate) async fn published(
+    client: &impl GenericClient,
+    publication: &str,
+) -> Result<Vec<TableName>, MigrationError> {
+    let sql = "SELECT n.nspname::text, c.relname::text
+                 FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
+                 JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE p.pubname = $1";
+    let rows = client.query(sql, &[&publication]).await?;
+    Ok(rows.iter().filter_map(|row| TableName::new(row.get(0), row.get(1)).ok()).collect())
 }

@@ -48,7 +48,7 @@ pub struct Ledger {
 impl Ledger {
     /// Begins to note what happens to the synced tables. What `users` holds already is taken along.
     pub async fn open(database: &Database) -> Self {
-        let client = database.connect_admin().await;
+        let client = database.connect_superuser().await;
         client.batch_execute(SQL).await.unwrap();
         let slot = format!("ledger_{}", database.name());
         let sql = "SELECT lsn::text FROM pg_create_logical_replication_slot($1::text::name, 'test_decoding')";
@@ -63,7 +63,7 @@ impl Ledger {
             client.batch_execute(&sql).await.unwrap();
         }
         client.batch_execute("UPDATE users SET username = username").await.unwrap();
-        let url = database.admin_url().to_owned();
+        let url = database.superuser_url().to_owned();
         let (versions, known) = (BTreeMap::new(), VecDeque::new());
         Ledger { url, slot, client, versions, known, at, commits: 0 }
     }

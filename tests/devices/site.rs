@@ -9,7 +9,7 @@ use std::{
 use posduif_changelog::{LogReader, LogState, Timeouts, pool};
 use posduif_model::{Lsn, TenantId};
 use posduif_provision::free_port;
-use posduif_testkit::{Database, Process, Scratch, Servers, binaries, eventually};
+use posduif_testkit::{API, Database, INGESTER, Process, Scratch, Servers, TOOL, binaries, eventually};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio_postgres::Client;
@@ -25,7 +25,7 @@ const WEB_USER: &str = "Web";
 
 /// How a site is set.
 pub struct Settings {
-    /// The application's own tables, made by the services' role before the migration.
+    /// The application's own tables, made by the database's owner before the migration.
     pub sql: String,
     /// `sync.tables`.
     pub tables: Value,
@@ -89,8 +89,8 @@ impl Site {
         let configuration = |replica: u8| -> PathBuf {
             let (at, public) = (address(replica), settings.public_url.as_ref().unwrap_or(&api_url));
             let config = json!({
-                "tenants": [{ "url": database.url() }],
-                "redis": { "url": servers.redis_url() },
+                "tenants": [database.tenant()],
+                "redis": { "url": servers.redis_url_of(TOOL) },
                 "api": { "bind": format!("{at}:{port}"), "public_url": public },
                 "admin": {
                     "api_bind": format!("{at}:{admin_port}"),
@@ -110,11 +110,14 @@ impl Site {
         let mut migrate = Process::command(&tool).args(["migrate", "--config"]).arg(&first).spawn();
         assert_eq!(migrate.wait(PATIENCE).await, Some(0), "{}", migrate.log());
         add_web_user(&tool, &first).await;
-        let run = |program: &Path, file: PathBuf| Process::command(program).arg("--config").arg(file).spawn();
-        let ingester = run(&binaries::path("posduif-ingester").await, first);
+        let run = |program: &Path, file: PathBuf, user: &str| {
+            let redis = servers.redis_url_of(user);
+            Process::command(program).arg("--config").arg(file).env("POSDUIF__REDIS__URL", redis).spawn()
+        };
+        let ingester = run(&binaries::path("posduif-ingester").await, first, INGESTER);
         let program = binaries::path("posduif-sync-api").await;
         let replicas: Vec<Process> =
-            (0..settings.replicas).map(|replica| run(&program, configuration(replica))).collect();
+            (0..settings.replicas).map(|replica| run(&program, configuration(replica), API)).collect();
         ready("127.0.0.1", ingester_port, &ingester).await;
         for (replica, process) in (0..).zip(&replicas) {
             ready(&address(replica), admin_port, process).await;

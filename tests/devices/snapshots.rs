@@ -203,7 +203,7 @@ fn number(row: &shape::Row, place: usize) -> i64 {
 }
 
 async fn set(servers: &Servers, setting: &str) {
-    let admin = servers.admin().await;
+    let admin = servers.superuser().await;
     admin.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await.unwrap();
     admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
 }
@@ -211,7 +211,7 @@ async fn set(servers: &Servers, setting: &str) {
 /// Commits wait, decoded and durable but not visible, and then go on.
 async fn standby_away(servers: &Servers) {
     set(servers, "synchronous_standby_names = 'nobody'").await;
-    let admin = servers.admin().await;
+    let admin = servers.superuser().await;
     eventually(PATIENCE, "a commit waits for the standby", async || {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
         Ok((admin.query_one(sql, &[]).await?.get::<_, i64>(0) > 0).then_some(()))
@@ -229,7 +229,7 @@ async fn crash(servers: &mut Servers, site: &Site, shared: &Shared) -> usize {
     let acknowledged = std::mem::take(&mut *shared.acknowledged.lock().unwrap());
     shared.careless.store(false, Ordering::Relaxed);
     servers.postgres_mut().restart().await.unwrap();
-    let admin = site.database.connect_admin().await;
+    let admin = site.database.connect().await;
     let sql = "SELECT count(*) FROM unnest($1::uuid[]) AS acknowledged (token)
                 WHERE NOT EXISTS (SELECT FROM ledger.careless c WHERE c.token = acknowledged.token)";
     let missing: i64 = admin.query_one(sql, &[&acknowledged]).await.unwrap().get(0);

@@ -45,7 +45,7 @@ impl Auditor {
     /// Joins as a new device does: the watermark first, then a snapshot, then the log from that watermark on.
     pub async fn join(tenant: &Tenant, schema: &Schema) -> Self {
         let state = tenant.ready().await;
-        let mut client = tenant.database.connect_admin().await;
+        let mut client = tenant.database.connect().await;
         let buckets = expected::snapshot(&mut client, schema).await;
         let exact_from = crate::tenant::insert_lsn(&client).await;
         let mut auditor = Auditor {

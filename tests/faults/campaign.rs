@@ -87,7 +87,7 @@ impl Campaign {
 
     /// A transaction that goes to Redis in several parts.
     pub async fn spill(&self) {
-        let client = self.tenant.database.connect_admin().await;
+        let client = self.tenant.database.connect().await;
         let sql =
             "INSERT INTO parents SELECT n, repeat(md5(random()::text), 20) FROM generate_series(1, 3000) n
                    ON CONFLICT (id) DO UPDATE SET title = excluded.title";
@@ -111,7 +111,7 @@ impl Campaign {
 
     /// The slot has not confirmed what the log has published: there is something to be lost.
     pub async fn assert_backlog(&self) {
-        let client = self.tenant.database.connect_admin().await;
+        let client = self.tenant.database.connect().await;
         let sql =
             "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE database = current_database()";
         let confirmed: Lsn = client.query_one(sql, &[]).await.unwrap().get::<_, String>(0).parse().unwrap();
@@ -138,7 +138,7 @@ impl Campaign {
 
     /// Commits a mark; the caller keeps the writers at rest.
     pub async fn mark_at_rest(&mut self) -> &Buckets {
-        let mut client = self.tenant.database.connect_admin().await;
+        let mut client = self.tenant.database.connect().await;
         let transaction = client.transaction().await.unwrap();
         let id = self.next_mark;
         // Old stamps have served; without them a long run gets slower and slower.
@@ -156,7 +156,7 @@ impl Campaign {
 
     /// Waits until all that is committed now is published, and follows it: compares at every mark on the way.
     pub async fn catch_up(&mut self) {
-        let client = self.tenant.database.connect_admin().await;
+        let client = self.tenant.database.connect().await;
         let (state, _) = self.tenant.reached(flush_lsn(&client).await).await;
         let upto = state.watermark.commit;
         // The ingester has kept up; the readers of the test, which are slower, need not.

@@ -45,7 +45,7 @@ async fn devices_hold_what_postgresql_does_although_the_log_is_trimmed_and_compa
         }
         let rest = campaign.pause().await;
         let expected = campaign.mark_at_rest().await.clone();
-        let client = campaign.tenant.database.connect_admin().await;
+        let client = campaign.tenant.database.connect().await;
         let (state, _) = campaign.tenant.reached(flush_lsn(&client).await).await;
         assert_eq!(state.epoch, begun.epoch, "an epoch was opened");
         let mut fresh = join(&campaign).await;

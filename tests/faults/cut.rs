@@ -27,7 +27,7 @@ async fn lost_answers_of_redis_and_requests_cut_short_lose_and_double_nothing() 
     let proxy = Proxy::start((Ipv4Addr::LOCALHOST, servers.redis().port()).into()).await;
     let settings = Settings { redis_port: Some(proxy.address().port()), ..Settings::default() };
     let mut campaign = Campaign::prepare(&run, servers, &settings).await;
-    let client = campaign.tenant.database.connect_admin().await;
+    let client = campaign.tenant.database.connect().await;
     let mut ingester = campaign.tenant.ingester().await;
     campaign.join().await;
     campaign.write(&run, 4, Duration::from_millis(60));

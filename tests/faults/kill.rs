@@ -22,7 +22,7 @@ async fn an_ingester_killed_at_random_instants_is_back_at_once_and_loses_and_dou
     let kills: u32 = from_environment("POSDUIF_FAULT_KILLS", 20);
     let mut rng = run.rng(100);
     let mut campaign = Campaign::prepare(&run, Servers::shared().await, &Settings::default()).await;
-    let client = campaign.tenant.database.connect_admin().await;
+    let client = campaign.tenant.database.connect().await;
     let mut ingester = campaign.tenant.ingester().await;
     campaign.join().await;
     campaign.write(&run, WRITERS, Duration::from_millis(120));

@@ -49,7 +49,7 @@ async fn a_random_workload_replays_to_exactly_what_postgresql_holds() {
 /// A reader joins while commits are in the WAL, and so decoded, but visible to no snapshot: they wait for a standby that
 /// does not exist.
 async fn join_among_held_commits(campaign: &mut Campaign, servers: &Servers) {
-    let admin = servers.admin().await;
+    let admin = servers.superuser().await;
     let set = async |sql: &str| {
         admin.batch_execute(sql).await.unwrap();
         admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
@@ -77,7 +77,7 @@ async fn harmless(rng: &mut rand::rngs::StdRng, campaign: &Campaign, round: u32)
         2 => "ANALYZE".to_owned(),
         _ => "VACUUM FULL random_0".to_owned(),
     };
-    let client = campaign.tenant.database.connect_admin().await;
+    let client = campaign.tenant.database.connect().await;
     // It queues behind open transactions, and may lose to one of them.
     eventually(PATIENCE, "the DDL is through", async || Ok(client.batch_execute(&sql).await.ok())).await;
 }
@@ -87,7 +87,7 @@ async fn change_type(campaign: &mut Campaign) {
     campaign.compare().await;
     campaign.dismiss();
     let epoch: Epoch = campaign.tenant.ready().await.epoch;
-    let client = campaign.tenant.database.connect_admin().await;
+    let client = campaign.tenant.database.connect().await;
     let sql = "ALTER TABLE accounts ALTER balance TYPE numeric(30)";
     eventually(PATIENCE, "the DDL is through", async || Ok(client.batch_execute(sql).await.ok())).await;
     eventually(PATIENCE, "an epoch is opened", async || {

@@ -23,7 +23,7 @@ async fn a_network_that_swallowed_everything_is_followed_again_soon_after_it_hea
     let proxy = Proxy::start((Ipv4Addr::LOCALHOST, servers.postgres().port()).into()).await;
     let settings = Settings { postgres_port: Some(proxy.address().port()), ..Settings::default() };
     let mut campaign = Campaign::prepare(&run, servers, &settings).await;
-    let client = campaign.tenant.database.connect_admin().await;
+    let client = campaign.tenant.database.connect().await;
     let ingester = campaign.tenant.ingester().await;
     campaign.join().await;
     // The writers do not go through the proxy: they go on.

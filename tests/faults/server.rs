@@ -66,7 +66,7 @@ async fn ends(test: &'static str, mut servers: Servers, ends: &[End]) {
             End::RedisKilled => servers.redis_mut().restart().await.unwrap(),
             _ => servers.postgres_mut().restart().await.unwrap(),
         }
-        let client = campaign.tenant.database.connect_admin().await;
+        let client = campaign.tenant.database.connect().await;
         let (_, back) = campaign.tenant.reached(insert_lsn(&client).await).await;
         eprintln!("seed {}: {end:?} took {stopped:?}, back after {back:?}", run.seed);
         assert!(back < BACK_WITHIN, "{end:?}: the ingester took {back:?} to come back");

@@ -23,7 +23,7 @@ async fn the_replication_connection_survives_a_redis_that_stalls() {
     let proxy = Proxy::start((Ipv4Addr::LOCALHOST, servers.redis().port()).into()).await;
     let settings = Settings { redis_port: Some(proxy.address().port()), ..Settings::default() };
     let mut campaign = Campaign::prepare(&run, servers, &settings).await;
-    let client = campaign.tenant.database.connect_admin().await;
+    let client = campaign.tenant.database.connect().await;
     let ingester = campaign.tenant.ingester().await;
     campaign.join().await;
     campaign.write(&run, 2, Duration::from_millis(200));

@@ -10,9 +10,9 @@ use posduif_changelog::{
     connect::{Connection, connect},
     pool,
 };
-use posduif_migrations::migrate;
+use posduif_migrations::{Roles, migrate};
 use posduif_model::{Lsn, TenantId, rule::RuleSet};
-use posduif_testkit::{Database, Process, Scratch, Servers, binaries, eventually};
+use posduif_testkit::{API, Database, INGESTER, Process, Scratch, Servers, binaries, eventually};
 use tokio_postgres::Client;
 
 /// Long enough for a busy machine: waiting ends with the event, not with the time.
@@ -58,14 +58,15 @@ impl Tenant {
         let database = Database::create(servers).await;
         let mut client = database.connect().await;
         client.batch_execute(sql).await.unwrap();
-        migrate(&mut client, &rules(tables), "posduif", None).await.unwrap();
+        let roles = Some(Roles { api: API, ingester: INGESTER });
+        migrate(&mut client, &rules(tables), "posduif", roles).await.unwrap();
         let through = |url: &str, own: u16, proxy: Option<u16>| match proxy {
             Some(proxy) => url.replace(&format!(":{own}/"), &format!(":{proxy}/")),
             None => url.to_owned(),
         };
-        let url = through(database.url(), servers.postgres().port(), settings.postgres_port);
+        let url = through(database.ingester_url(), servers.postgres().port(), settings.postgres_port);
         let redis_url = servers.redis_url();
-        let proxied = through(&redis_url, servers.redis().port(), settings.redis_port);
+        let proxied = through(&servers.redis_url_of(INGESTER), servers.redis().port(), settings.redis_port);
         let delay = settings.confirm_delay.unwrap_or(Duration::from_secs(2)).as_millis();
         let retention = settings.retention.unwrap_or(KEEP_ALL);
         let cap = settings.transaction_cap_bytes.unwrap_or(LARGEST_CAP);

@@ -17,7 +17,7 @@ async fn a_frozen_ingester_does_no_harm_when_it_wakes_after_its_successor_took_o
     let zombies: u32 = from_environment("POSDUIF_FAULT_ZOMBIES", 1);
     let mut rng = run.rng(100);
     let mut campaign = Campaign::prepare(&run, Servers::shared().await, &Settings::default()).await;
-    let client = campaign.tenant.database.connect_admin().await;
+    let client = campaign.tenant.database.connect_superuser().await;
     let mut ingester = campaign.tenant.ingester().await;
     campaign.join().await;
     campaign.write(&run, WRITERS, Duration::from_millis(40));

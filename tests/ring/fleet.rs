@@ -9,7 +9,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use posduif_model::UserId;
 use posduif_provision::free_port;
 use posduif_sdk::Device;
-use posduif_testkit::{Database, Process, Scratch, Servers, binaries, eventually};
+use posduif_testkit::{API, Database, INGESTER, Process, Scratch, Servers, TOOL, binaries, eventually};
 use serde_json::json;
 use tokio_postgres::Client;
 
@@ -37,8 +37,8 @@ async fn start() -> Fleet {
     let scratch = Scratch::new();
     let [api, api_admin, ingester_admin] = std::array::from_fn(|_| free_port().unwrap());
     let config = json!({
-        "tenants": [{ "url": database.url() }],
-        "redis": { "url": servers.redis_url() },
+        "tenants": [database.tenant()],
+        "redis": { "url": servers.redis_url_of(TOOL) },
         "api": { "bind": format!("127.0.0.1:{api}"), "public_url": format!("http://127.0.0.1:{api}") },
         "admin": {
             "api_bind": format!("127.0.0.1:{api_admin}"),
@@ -53,9 +53,12 @@ async fn start() -> Fleet {
     let mut migrate = Process::command(binaries::path("posduif").await).args(migrate).arg(&path).spawn();
     assert_eq!(migrate.wait(SOON).await, Some(0), "{}", migrate.log());
     add_web_user(&path).await;
-    let run = |program| Process::command(program).arg("--config").arg(&path).spawn();
-    let ingester = run(binaries::path("posduif-ingester").await);
-    let api_process = run(binaries::path("posduif-sync-api").await);
+    let run = |program, user| {
+        let redis = servers.redis_url_of(user);
+        Process::command(program).arg("--config").arg(&path).env("POSDUIF__REDIS__URL", redis).spawn()
+    };
+    let ingester = run(binaries::path("posduif-ingester").await, INGESTER);
+    let api_process = run(binaries::path("posduif-sync-api").await, API);
     for port in [ingester_admin, api_admin] {
         let url = format!("http://127.0.0.1:{port}/readyz");
         let client = reqwest::Client::builder().no_proxy().build().unwrap();

@@ -9,7 +9,7 @@ mod services;
 use std::collections::BTreeMap;
 
 use posduif_sdk::Device;
-use posduif_testkit::{Database, Servers, eventually};
+use posduif_testkit::{API, Database, INGESTER, Servers, eventually};
 use rusqlite::types::Value as Stored;
 use serde_json::{Value, json};
 use tokio_postgres::{Client, SimpleQueryMessage};
@@ -47,10 +47,12 @@ async fn make_hostile(admin: &Client, database: &str) {
     }
     for (name, value) in of_role {
         let value = value.replace(", ", "','");
-        admin
-            .batch_execute(&format!("ALTER ROLE posduif IN DATABASE {database} SET {name} = '{value}'"))
-            .await
-            .unwrap();
+        for role in [API, INGESTER] {
+            admin
+                .batch_execute(&format!("ALTER ROLE {role} IN DATABASE {database} SET {name} = '{value}'"))
+                .await
+                .unwrap();
+        }
     }
 }
 
@@ -209,7 +211,7 @@ async fn every_type_comes_by_snapshot_and_by_stream_as_the_same_bytes() {
     let count = row_count();
     let servers = Servers::shared().await;
     let database = Database::create(servers).await;
-    make_hostile(&servers.admin().await, database.name()).await;
+    make_hostile(&servers.superuser().await, database.name()).await;
     let sql = session(&database).await;
     // Fails, and says so, where the server has no hstore: contrib belongs to PostgreSQL.
     sql.batch_execute(SETUP).await.unwrap_or_else(|error| panic!("the types cannot be made: {error:?}"));

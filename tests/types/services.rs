@@ -3,7 +3,7 @@
 use std::{path::Path, process::Stdio, time::Duration};
 
 use posduif_provision::free_port;
-use posduif_testkit::{Database, Process, Scratch, Servers, binaries, eventually};
+use posduif_testkit::{API, Database, INGESTER, Process, Scratch, Servers, TOOL, binaries, eventually};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
@@ -22,11 +22,11 @@ pub struct Services {
 impl Services {
     /// Migrates the database and starts both services for these `sync.tables`.
     pub async fn start(database: &Database, tables: Value) -> Self {
-        let scratch = Scratch::new();
+        let (servers, scratch) = (Servers::shared().await, Scratch::new());
         let [api, api_admin, ingester_admin] = std::array::from_fn(|_| free_port().unwrap());
         let config = json!({
-            "tenants": [{ "url": database.url() }],
-            "redis": { "url": Servers::shared().await.redis_url() },
+            "tenants": [database.tenant()],
+            "redis": { "url": servers.redis_url_of(TOOL) },
             "api": { "bind": format!("127.0.0.1:{api}"), "public_url": format!("http://127.0.0.1:{api}") },
             "admin": {
                 "api_bind": format!("127.0.0.1:{api_admin}"),
@@ -42,9 +42,12 @@ impl Services {
         let mut migrate = Process::command(&tool).args(["migrate", "--config"]).arg(&path).spawn();
         assert_eq!(migrate.wait(SOON).await, Some(0), "{}", migrate.log());
         add_web_user(&tool, &path).await;
-        let run = |program| Process::command(program).arg("--config").arg(&path).spawn();
-        let ingester = run(binaries::path("posduif-ingester").await);
-        let api_process = run(binaries::path("posduif-sync-api").await);
+        let run = |program, user| {
+            let redis = servers.redis_url_of(user);
+            Process::command(program).arg("--config").arg(&path).env("POSDUIF__REDIS__URL", redis).spawn()
+        };
+        let ingester = run(binaries::path("posduif-ingester").await, INGESTER);
+        let api_process = run(binaries::path("posduif-sync-api").await, API);
         for (port, process) in [(ingester_admin, &ingester), (api_admin, &api_process)] {
             let url = format!("http://127.0.0.1:{port}/readyz");
             let client = reqwest::Client::builder().no_proxy().build().unwrap();

@@ -3,7 +3,11 @@
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
-use posduif_runtime::{config::Config, lifecycle::Lifecycle, telemetry};
+use posduif_runtime::{
+    config::{Config, Reader},
+    lifecycle::Lifecycle,
+    telemetry,
+};
 
 /// Reads the write-ahead log of every tenant and writes its changes into Redis Streams.
 #[derive(Parser)]
@@ -29,7 +33,7 @@ async fn main() -> ExitCode {
 }
 
 fn begin(lifecycle: &Lifecycle) -> anyhow::Result<()> {
-    let config = Config::load(&Arguments::parse().config)?;
+    let config = Config::load_for(Reader::Ingester, &Arguments::parse().config)?;
     telemetry::init(&config.log)?;
     posduif_ingester::start(&config, lifecycle)
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use posduif_migrations::Report;
+use posduif_migrations::{Report, Roles};
 use posduif_model::rule::RuleSet;
 use posduif_runtime::{
     config::{Config, TenantConfig},
@@ -33,9 +33,9 @@ pub async fn migrate(tenant: &TenantConfig, rules: &RuleSet, publication: &str) 
     let admin = tenant.as_admin()?;
     let (mut client, driver) = postgres::connect(&admin, "posduif-migrate").await?;
     let driver = tokio::spawn(driver);
-    let (service, admin) = (tenant.url.config().get_user(), admin.url.config().get_user());
-    let service_role = service.filter(|_| service != admin);
-    let report = posduif_migrations::migrate(&mut client, rules, publication, service_role).await?;
+    let roles = tenant.url.config().get_user().zip(tenant.ingester_role());
+    let roles = roles.map(|(api, ingester)| Roles { api, ingester });
+    let report = posduif_migrations::migrate(&mut client, rules, publication, roles).await?;
     drop(client);
     driver.await.context("closing the connection")??;
     Ok(report)

@@ -62,6 +62,9 @@ pub struct TableFacts {
     pub columns: Vec<ColumnFacts>,
     /// Everything below a partitioned table, at any depth.
     pub partitions: Vec<PartitionFacts>,
+    /// Those that defaults of its columns draw from and that belong to it, as those of `serial` do. An identity column
+    /// takes no right on its own.
+    pub sequences: Vec<TableName>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

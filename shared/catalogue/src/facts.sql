@@ -56,7 +56,13 @@ WITH publication AS (
                        AND system.xmin = b.attached_by AND own.xmin = system.xmin AND own.cmin = system.cmin)
                 ) ORDER BY s.nspname, l.relname), '[]')
               FROM below b JOIN pg_class l ON l.oid = b.inhrelid JOIN pg_namespace s ON s.oid = l.relnamespace)
-            END
+            END,
+        'sequences', (
+            SELECT coalesce(json_agg(n.nspname || '.' || s.relname ORDER BY s.oid), '[]')
+              FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+              JOIN pg_namespace n ON n.oid = s.relnamespace
+             WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid
+               AND d.deptype = 'a' AND strpos(n.nspname, '.') = 0)
         ) AS facts
       FROM wanted JOIN pg_class c ON c.oid = wanted.table_oid CROSS JOIN role
 )

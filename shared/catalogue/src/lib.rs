@@ -7,6 +7,7 @@ mod facts;
 mod judge;
 mod partitions;
 mod problem;
+pub mod rights;
 
 pub use facts::{
     ColumnFacts, Facts, IndexFacts, PartitionFacts, PublicationFacts, PublishedFacts, TableFacts,

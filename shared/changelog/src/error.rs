@@ -19,7 +19,7 @@ pub enum LogError {
     Evicting(String),
     /// The user of `redis.url` lacks a right; an operator must grant it.
     #[error(
-        "Redis does not allow what Posduif needs; grant the user of redis.url the commands of docs/PROTOCOL.md: {0}"
+        "Redis does not allow what Posduif needs; give the user of redis.url the rights of deploy/redis/users.acl: {0}"
     )]
     Forbidden(redis::RedisError),
     /// Redis is unreachable or refused the command; worth a retry.

@@ -25,10 +25,12 @@ mod launch;
 mod postgres;
 mod redis;
 
+pub mod shipped;
+
 pub use error::ProvisionError;
 pub use install::{haproxy_installation, postgres_installation, redis_installation};
 pub use installation::Installation;
 pub use port::free_port;
 pub use postgres::{Postgres, PostgresOptions};
-pub use redis::{Redis, RedisOptions};
+pub use redis::{Password, Redis, RedisOptions, RedisUsers};
 pub use version::Version;

@@ -16,6 +16,7 @@ mod process;
 
 pub use database::Database;
 pub use eventually::{eventually, eventually_true};
+pub use posduif_provision::shipped::{ADMIN, API, INGESTER, TOOL};
 pub use process::Process;
 pub use scratch::Scratch;
 pub use servers::Servers;

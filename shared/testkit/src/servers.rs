@@ -1,16 +1,32 @@
 //! The first test of a process in, one PostgreSQL and one Redis for all its tests out.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use posduif_provision::{Postgres, PostgresOptions, Redis, RedisOptions};
+use posduif_provision::{
+    Postgres, PostgresOptions, Redis, RedisOptions, RedisUsers,
+    shipped::{self, ADMIN, API, INGESTER, TOOL},
+};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
 use crate::scratch::Scratch;
 
-/// The role that the services under test log in as: it may replicate and owns its databases, nothing more.
-pub(crate) const ROLE: &str = "posduif";
-const PASSWORD: &str = "secret";
+/// The user of Redis that tests are themselves, to look at everything and to do harm.
+const TESTER: &str = "tester";
+
+/// Every user's own, so that none gets in with another's.
+fn password(user: &str) -> String {
+    format!("secret-of-{user}")
+}
+
+/// The shipped users, and the tests' own.
+fn redis_users() -> RedisUsers {
+    let rules = format!("{}\nuser {TESTER} on #<{TESTER}> ~* &* +@all\n", shipped::USERS_ACL);
+    let with_password = |name: &str| (name.to_owned(), password(name).into());
+    let passwords = [INGESTER, API, TOOL, TESTER].map(with_password).into();
+    RedisUsers { rules, passwords, observer: TESTER.to_owned() }
+}
 
 /// One PostgreSQL and one Redis. They never outlive the test process, however it ends.
 pub struct Servers {
@@ -38,10 +54,11 @@ impl Servers {
 
     async fn start(durable: bool) -> Self {
         let scratch = Scratch::new();
-        let mut postgres = PostgresOptions::new(scratch.join("postgres"), PASSWORD);
+        let mut postgres = PostgresOptions::new(scratch.join("postgres"), password("postgres"));
         postgres.durable = durable;
         postgres.settings.push(("max_prepared_transactions".to_owned(), "8".to_owned()));
         let mut redis = RedisOptions::new(scratch.join("redis"));
+        redis.users = Some(redis_users());
         redis.settings.push(("enable-debug-command".to_owned(), "local".to_owned()));
         let (postgres, redis) = tokio::join!(Postgres::start(postgres), Redis::start(redis));
         let servers = Self {
@@ -49,9 +66,22 @@ impl Servers {
             redis: redis.unwrap_or_else(|error| panic!("{error}")),
             _scratch: scratch,
         };
-        let sql = format!("CREATE ROLE {ROLE} LOGIN REPLICATION PASSWORD '{PASSWORD}'");
-        servers.admin().await.batch_execute(&sql).await.expect("making the services' role");
+        servers.make_roles().await;
         servers
+    }
+
+    /// Runs the script that operators run.
+    async fn make_roles(&self) {
+        let superuser = self.superuser().await;
+        for (setting, role) in [
+            ("posduif.admin_password", ADMIN),
+            ("posduif.ingester_password", INGESTER),
+            ("posduif.api_password", API),
+        ] {
+            let set = "SELECT set_config($1, $2, false)";
+            superuser.execute(set, &[&setting, &password(role)]).await.expect("setting a password");
+        }
+        superuser.batch_execute(shipped::ROLES_SQL).await.expect("making the roles");
     }
 
     pub fn postgres(&self) -> &Postgres {
@@ -68,28 +98,53 @@ impl Servers {
         &mut self.redis
     }
 
-    /// The address of Redis. Tests share it: give every test a tenant, and so a key prefix, of its own.
+    /// The address of Redis for tests themselves, who may do anything; services have users of their own. Tests share it:
+    /// give every test a tenant, and so a key prefix, of its own.
     pub fn redis_url(&self) -> String {
         self.redis.url()
+    }
+
+    /// The address of Redis for one of the shipped users.
+    pub fn redis_url_of(&self, user: &str) -> String {
+        self.redis.url_of(user)
+    }
+
+    /// [`Servers::redis_url_of`] through a proxy that listens there.
+    pub fn redis_url_at(&self, user: &str, proxy: SocketAddr) -> String {
+        self.redis.url_of(user).replace(&format!("127.0.0.1:{}", self.redis.port()), &proxy.to_string())
     }
 
     pub fn redis(&self) -> &Redis {
         &self.redis
     }
 
-    /// The superuser's address of a database.
+    /// The address of a database for the API.
+    pub fn url(&self, database: &str) -> String {
+        self.url_of(API, database)
+    }
+
+    /// The address of a database for the ingester.
+    pub fn ingester_url(&self, database: &str) -> String {
+        self.url_of(INGESTER, database)
+    }
+
+    /// The address of a database for its owner, who migrates; no superuser.
     pub fn admin_url(&self, database: &str) -> String {
+        self.url_of(ADMIN, database)
+    }
+
+    /// The superuser's address of a database: for what a test does to the server, and nothing that Posduif does.
+    pub fn superuser_url(&self, database: &str) -> String {
         self.postgres.url(database)
     }
 
-    /// The address of a database for the services' role.
-    pub fn url(&self, database: &str) -> String {
-        format!("postgres://{ROLE}:{PASSWORD}@127.0.0.1:{}/{database}", self.postgres.port())
+    fn url_of(&self, role: &str, database: &str) -> String {
+        format!("postgres://{role}:{}@127.0.0.1:{}/{database}", password(role), self.postgres.port())
     }
 
     /// A superuser's session in the database `postgres`.
-    pub async fn admin(&self) -> Client {
-        connect(&self.admin_url("postgres")).await
+    pub async fn superuser(&self) -> Client {
+        connect(&self.superuser_url("postgres")).await
     }
 }
 

@@ -27,12 +27,12 @@ async fn a_forgotten_database_is_dropped_with_its_slots() {
     let database = Database::create(servers).await;
     let name = database.name().to_owned();
     let slot = "SELECT pg_create_logical_replication_slot('forgotten', 'pgoutput')";
-    let session = database.connect().await;
+    let session = database.connect_superuser().await;
     session.execute(slot, &[]).await.unwrap();
     drop(database);
     let sql = "SELECT (SELECT count(*) FROM pg_database WHERE datname = $1) + \
                (SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'forgotten')";
-    let left: i64 = servers.admin().await.query_one(sql, &[&name]).await.unwrap().get(0);
+    let left: i64 = servers.superuser().await.query_one(sql, &[&name]).await.unwrap().get(0);
     assert_eq!(left, 0);
 }
 
@@ -43,7 +43,7 @@ async fn private_servers_can_crash_without_the_shared_ones() {
     database.connect().await.batch_execute("CREATE TABLE t (id int)").await.unwrap();
     servers.postgres_mut().kill9().await;
     servers.redis_mut().kill9().await;
-    Servers::shared().await.admin().await.batch_execute("SELECT 1").await.unwrap();
+    Servers::shared().await.superuser().await.batch_execute("SELECT 1").await.unwrap();
     servers.postgres_mut().restart().await.unwrap();
     servers.redis_mut().restart().await.unwrap();
     database.connect().await.batch_execute("TABLE t").await.unwrap();

@@ -61,6 +61,7 @@ async fn a_row_after_an_alteration_is_never_routed_by_what_was_before() {
             .to_owned(),
         format!(
             "BEGIN; DROP TABLE tasks; {TASKS_SQL}; ALTER TABLE tasks REPLICA IDENTITY FULL;
+                 GRANT SELECT ON tasks TO posduif_ingester;
                  ALTER PUBLICATION posduif ADD TABLE tasks; COMMIT"
         ),
     ];
@@ -196,7 +197,7 @@ async fn an_alteration_that_nobody_sees_yet_is_waited_for() {
     tenant.client.batch_execute(&format!("INSERT INTO tasks VALUES (1, '{ann}', 'a')")).await.unwrap();
     let state = tenant.caught_up().await;
     let before = stored(&tenant, &state, ann).await;
-    let admin = servers.admin().await;
+    let admin = servers.superuser().await;
     admin.batch_execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.unwrap();
     admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     eventually(SOON, "the setting is in force", async || {

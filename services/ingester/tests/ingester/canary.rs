@@ -20,14 +20,16 @@ async fn the_log_holds_no_row_value_and_no_secret_at_any_trouble() {
     let servers = Servers::private().await;
     let tenant = Tenant::with_tables(&servers, TASKS, TASKS_SQL).await;
     // The roles' names are no secrets, the passwords are.
-    let admin = servers.admin().await;
-    let role = "CREATE ROLE watched LOGIN REPLICATION PASSWORD 'canary-of-postgresql' IN ROLE posduif";
+    let admin = servers.superuser().await;
+    let role =
+        "CREATE ROLE watched LOGIN REPLICATION PASSWORD 'canary-of-postgresql' IN ROLE posduif_ingester";
     admin.batch_execute(role).await.unwrap();
     let mut redis = tenant.redis().await;
     let user = ["SETUSER", "watched", "on", ">canary-of-redis", "~*", "&*", "+@all"];
     let () = redis::cmd("ACL").arg(&user).query_async(&mut redis).await.unwrap();
     let proxy = Proxy::start(([127, 0, 0, 1], servers.redis().port()).into()).await;
-    let postgres = tenant.database.url().replace("posduif:secret@", "watched:canary-of-postgresql@");
+    let (_, server) = tenant.database.url().split_once('@').unwrap();
+    let postgres = format!("postgres://watched:canary-of-postgresql@{server}");
     assert!(postgres.contains(CANARY), "{postgres}");
     let redis_url = format!("redis://watched:canary-of-redis@{}/0", proxy.address());
     let ingester = Ingester::start_with(&postgres, &redis_url, TASKS, "debug").await;

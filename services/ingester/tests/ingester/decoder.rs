@@ -71,7 +71,7 @@ fn statement(random: &mut StdRng) -> String {
 /// The stream of a few hundred statements, as pgoutput wrote it, and the database that they made.
 async fn recorded(seed: u64) -> (Database, Vec<Vec<u8>>) {
     let database = Database::create(Servers::shared().await).await;
-    let client = database.connect_admin().await;
+    let client = database.connect_superuser().await;
     client.batch_execute(TABLES).await.unwrap();
     let slot = format!("recorded_{}", database.name());
     client
@@ -200,7 +200,7 @@ async fn a_servers_stream_reads_the_same_to_an_independent_parser_and_is_written
 #[tokio::test(flavor = "multi_thread")]
 async fn replaying_a_stream_gives_the_tables_that_it_came_from() {
     let (database, messages) = recorded(2).await;
-    let client = database.connect_admin().await;
+    let client = database.connect_superuser().await;
     let mut names: BTreeMap<u32, String> = BTreeMap::new();
     let mut rows: BTreeMap<String, BTreeMap<Vec<Option<String>>, usize>> = BTreeMap::new();
     let whole = |row: &Tuple<'_>, old: Option<&Tuple<'_>>| -> Vec<Option<String>> {

@@ -56,7 +56,9 @@ fn every_alert_has_a_runbook_that_names_it_and_every_runbook_an_alert() {
         }
     }
     assert_eq!(alert, "", "{alert} has no runbook");
-    assert_eq!(linked, runbooks().into_iter().collect());
+    // A few are chores, and say so.
+    let alarmed = |path: &String| !read(path).contains("\nNo alert leads here");
+    assert_eq!(linked, runbooks().into_iter().filter(alarmed).collect());
 }
 
 fn runbooks() -> Vec<String> {

@@ -79,6 +79,11 @@ async fn a_fail_over_of_redis_loses_nothing_that_is_not_noticed() {
             .get_multiplexed_async_connection()
             .await
             .unwrap();
+        let url = primary.redis_url();
+        let (user, password) =
+            url.trim_start_matches("redis://").split('@').next().unwrap().split_once(':').unwrap();
+        let log_in = redis::cmd("CONFIG").arg(("SET", "masteruser", user, "masterauth", password)).to_owned();
+        let () = log_in.query_async(&mut copy).await.unwrap();
         let follow = redis::cmd("REPLICAOF").arg(("127.0.0.1", link.address().port())).to_owned();
         let () = follow.query_async(&mut copy).await.unwrap();
         let running = tenant.ingest().await;

@@ -4,18 +4,20 @@ use std::time::Duration;
 
 use posduif_changelog::{Entry, LogReader, LogState, Timeouts, pool, reader::Read};
 use posduif_ingester::{metrics::IngesterMetrics, session::Session};
-use posduif_migrations::migrate;
+use posduif_migrations::{Roles, migrate};
 use posduif_model::{Bucket, Lsn, Op, TenantId, UserId};
 use posduif_runtime::{
-    config::{Config, TenantConfig},
+    config::{Config, Reader, TenantConfig},
     metrics::Metrics,
     readiness::Readiness,
 };
-use posduif_testkit::{Database, Servers, eventually};
+use posduif_testkit::{API, Database, INGESTER, Servers, eventually};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 pub const SOON: Duration = Duration::from_secs(20);
+/// The services' roles.
+pub const ROLES: Option<Roles<'static>> = Some(Roles { api: API, ingester: INGESTER });
 
 /// A migrated tenant database of its own, and the settings of an ingester for it.
 pub struct Tenant {
@@ -56,16 +58,16 @@ impl Tenant {
         let mut client = database.connect().await;
         client.batch_execute(sql).await.unwrap();
         let yaml = format!(
-            "{{tenants: [{{url: '{}'}}], redis: {{url: '{}'}}, sync: {{tables: {declared}}}}}",
-            database.url(),
-            servers.redis_url()
+            "{{tenants: [{}], redis: {{url: '{}'}}, sync: {{tables: {declared}}}}}",
+            database.tenant(),
+            servers.redis_url_of(INGESTER)
         );
-        let mut config = Config::from_yaml(&yaml).unwrap();
+        let mut config = Config::from_yaml_for(Reader::Ingester, &yaml).unwrap();
         config.sync.wal.heartbeat_interval = Duration::from_secs(1);
         config.sync.wal.confirm_delay = Duration::from_secs(1);
         config.sync.wal.read_interval = Duration::from_millis(200);
         let rules = config.sync.rules().unwrap();
-        migrate(&mut client, &rules, &config.sync.wal.publication, None).await.unwrap();
+        migrate(&mut client, &rules, &config.sync.wal.publication, ROLES).await.unwrap();
         let tenant: TenantConfig = config.tenants[0].clone();
         let redis = pool(servers.redis_url(), 4, Timeouts::default()).unwrap();
         let log = LogReader::new(redis, &tenant.id);
@@ -196,7 +198,7 @@ impl Tenant {
     /// From now on the log is read and written at another server's Redis.
     pub fn use_redis(&mut self, servers: &Servers) {
         self.redis_url = servers.redis_url();
-        self.session.redis.url = self.redis_url.parse().unwrap();
+        self.session.redis.url = servers.redis_url_of(INGESTER).parse().unwrap();
         self.log = LogReader::new(pool(self.redis_url.clone(), 4, Timeouts::default()).unwrap(), self.id());
     }
 

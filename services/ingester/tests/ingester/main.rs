@@ -36,3 +36,4 @@ mod types;
 mod visibility;
 mod webhook;
 mod webhook_faults;
+mod webhook_tls;

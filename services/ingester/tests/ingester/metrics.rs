@@ -11,7 +11,7 @@ use crate::{
 };
 
 async fn set(servers: &Servers, setting: &str) {
-    let admin = servers.admin().await;
+    let admin = servers.superuser().await;
     admin.batch_execute(&format!("ALTER SYSTEM {setting}")).await.unwrap();
     admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
 }
@@ -127,7 +127,7 @@ async fn lag_and_age_grow_while_a_standby_is_missing_and_the_slot_is_reported_be
     ingester.says(&format!("{id}/lag"), "degraded", "s late").await;
 
     // Messages that are not transactional wait for nobody.
-    let admin = tenant.database.connect_admin().await;
+    let admin = tenant.database.connect().await;
     posduif_testkit::eventually(crate::fixture::SOON, "the slot is near its limit", async || {
         let emit = "SELECT pg_logical_emit_message(false, 'filler', repeat('x', 1024 * 1024), true)";
         admin.execute(emit, &[]).await?;
@@ -166,8 +166,9 @@ async fn a_slot_that_is_dropped_counts_as_failure_new_slot_take_over_and_epoch()
     assert_eq!(before.value(names::EPOCHS, &[("reason", "rules_changed")]), 0.0, "a rate needs the zero");
     let drop = "SELECT pg_terminate_backend(active_pid, 5000), pg_drop_replication_slot(slot_name)
                   FROM pg_replication_slots WHERE database = current_database()";
+    let superuser = tenant.database.connect_superuser().await;
     posduif_testkit::eventually(crate::fixture::SOON, "the slot is dropped", async || {
-        Ok(tenant.client.query(drop, &[]).await.ok())
+        Ok(superuser.query(drop, &[]).await.ok())
     })
     .await;
     ingester.until("an epoch is counted", |s| (opened(s) == 2.0).then_some(())).await;

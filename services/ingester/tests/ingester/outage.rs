@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use posduif_testkit::{Servers, chaos::Proxy};
+use posduif_testkit::{INGESTER, Servers, chaos::Proxy};
 use tokio_postgres::Client;
 
 use crate::fixture::Tenant;
@@ -17,7 +17,7 @@ async fn the_replication_connection_survives_a_redis_that_hangs_and_one_that_res
     let mut servers = Servers::private().await;
     let mut tenant = Tenant::create(&servers).await;
     let proxy = Proxy::start(([127, 0, 0, 1], servers.redis().port()).into()).await;
-    tenant.session.redis.url = format!("redis://{}/0", proxy.address()).parse().unwrap();
+    tenant.session.redis.url = servers.redis_url_at(INGESTER, proxy.address()).parse().unwrap();
     tenant.session.redis.response_timeout = Duration::from_millis(300);
     let _running = tenant.ingest().await;
     let bob = tenant.user("Bob").await;
@@ -53,7 +53,7 @@ async fn an_answer_that_is_lost_after_every_byte_stores_nothing_twice_and_nothin
     let servers = Servers::shared().await;
     let mut tenant = Tenant::create(servers).await;
     let proxy = Proxy::start(([127, 0, 0, 1], servers.redis().port()).into()).await;
-    tenant.session.redis.url = format!("redis://{}/0", proxy.address()).parse().unwrap();
+    tenant.session.redis.url = servers.redis_url_at(INGESTER, proxy.address()).parse().unwrap();
     tenant.session.wal.chunk_bytes = 4_096;
     let _running = tenant.ingest().await;
     let bob = tenant.user("Bob").await;

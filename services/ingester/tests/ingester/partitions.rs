@@ -230,7 +230,9 @@ async fn a_partition_that_does_not_keep_its_old_rows_is_named_and_repaired_by_mi
     // This delete comes as a whole old row with everything but its key NULL: as if nobody had seen the row.
     tenant.run("DELETE FROM notes WHERE id = 2").await;
     let rules = tenant.session.rules.clone();
-    let migrated = posduif_migrations::migrate(&mut tenant.client, &rules, "posduif", None).await.unwrap();
+    let migrated = posduif_migrations::migrate(&mut tenant.client, &rules, "posduif", crate::fixture::ROLES)
+        .await
+        .unwrap();
     assert_eq!(migrated.warnings, [""; 0]);
     eventually(SOON, "the tenant goes on in another epoch", async || {
         let running = tenant.ingest_again().await;

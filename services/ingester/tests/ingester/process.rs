@@ -42,7 +42,7 @@ impl Ingester {
 
     pub async fn start(tenant: &Tenant) -> Self {
         let redis = tenant.session.redis.url.expose().to_owned();
-        Self::start_with(tenant.database.url(), &redis, "[]", "info").await
+        Self::start_with(tenant.database.ingester_url(), &redis, "[]", "info").await
     }
 
     /// Its webhook is this section.

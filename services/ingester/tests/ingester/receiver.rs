@@ -12,10 +12,11 @@ use posduif_testkit::eventually;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
+    net::TcpListener,
     task::AbortHandle,
 };
+use tokio_rustls::TlsAcceptor;
 
 use crate::fixture::{SOON, Tenant};
 
@@ -65,6 +66,7 @@ pub struct Receiver {
     mode: Arc<Mutex<Mode>>,
     heard: Arc<Mutex<Heard>>,
     listening: Option<AbortHandle>,
+    tls: Option<TlsAcceptor>,
 }
 
 impl Drop for Receiver {
@@ -75,11 +77,17 @@ impl Drop for Receiver {
 
 impl Receiver {
     pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// One that speaks TLS if it has something to show.
+    pub async fn start_with(tls: Option<TlsAcceptor>) -> Self {
         let mut receiver = Receiver {
             address: (Ipv4Addr::LOCALHOST, 0).into(),
             mode: Arc::new(Mutex::new(Mode::Take)),
             heard: Arc::default(),
             listening: None,
+            tls,
         };
         receiver.start_again().await;
         receiver
@@ -98,7 +106,7 @@ impl Receiver {
             eventually(SOON, "the receiver's port", async || Ok(TcpListener::bind(self.address).await.ok()))
                 .await;
         self.address = listener.local_addr().unwrap();
-        let (mode, heard) = (Arc::clone(&self.mode), Arc::clone(&self.heard));
+        let (mode, heard, tls) = (Arc::clone(&self.mode), Arc::clone(&self.heard), self.tls.clone());
         let listening = async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
@@ -107,14 +115,26 @@ impl Receiver {
                     heard.connections += 1;
                     heard.connections
                 };
-                connections.spawn(serve(stream, Arc::clone(&mode), Arc::clone(&heard), number));
+                let (mode, heard, tls) = (Arc::clone(&mode), Arc::clone(&heard), tls.clone());
+                connections.spawn(async move {
+                    match tls {
+                        None => serve(stream, mode, heard, number).await,
+                        // Who does not believe what it is shown goes away.
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, mode, heard, number).await;
+                            }
+                        }
+                    }
+                });
             }
         };
         self.listening = Some(tokio::spawn(listening).abort_handle());
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.address)
     }
 
     pub fn set(&self, mode: Mode) {
@@ -159,7 +179,12 @@ impl Receiver {
     }
 }
 
-async fn serve(stream: TcpStream, mode: Arc<Mutex<Mode>>, heard: Arc<Mutex<Heard>>, connection: usize) {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    mode: Arc<Mutex<Mode>>,
+    heard: Arc<Mutex<Heard>>,
+    connection: usize,
+) {
     let mut stream = BufReader::new(stream);
     while let Some((path, headers, body)) = read(&mut stream).await {
         let mode = mode.lock().unwrap().clone();
@@ -186,7 +211,9 @@ async fn serve(stream: TcpStream, mode: Arc<Mutex<Mode>>, heard: Arc<Mutex<Heard
 }
 
 /// The next request; `None` where the connection ends.
-async fn read(stream: &mut BufReader<TcpStream>) -> Option<(String, HashMap<String, String>, Vec<u8>)> {
+async fn read<S: AsyncRead + Unpin>(
+    stream: &mut BufReader<S>,
+) -> Option<(String, HashMap<String, String>, Vec<u8>)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);

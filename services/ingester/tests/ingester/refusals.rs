@@ -89,7 +89,7 @@ const WRONG: [(&str, &str, &str); 17] = [
     (
         "{table: policed, buckets: [shared]}",
         "CREATE TABLE policed (id int PRIMARY KEY); ALTER TABLE policed ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
-        ": public.policed has row-level security that hides rows from role \"posduif\"",
+        ": public.policed has row-level security that hides rows from role \"posduif_ingester\"",
     ),
 ];
 
@@ -164,7 +164,9 @@ async fn what_was_undone_after_the_migration_is_refused() {
         if reason.contains("run posduif migrate") {
             let rules = tenant.session.rules.clone();
             let report =
-                posduif_migrations::migrate(&mut tenant.client, &rules, "posduif", None).await.unwrap();
+                posduif_migrations::migrate(&mut tenant.client, &rules, "posduif", crate::fixture::ROLES)
+                    .await
+                    .unwrap();
             assert_eq!(report.warnings, [""; 0], "{undo}");
             drop(tenant.ingest().await);
         }
@@ -184,19 +186,20 @@ async fn an_index_over_key_and_buckets_is_identity_enough_where_no_value_can_be_
 async fn a_role_that_may_not_read_a_table_is_told_what_to_be_granted() {
     let servers = Servers::shared().await;
     let tenant = Tenant::with_tables(servers, TASKS, TASKS_SQL).await;
-    let admin = tenant.database.connect_admin().await;
-    let away = "ALTER TABLE tasks OWNER TO CURRENT_USER; REVOKE ALL ON tasks FROM posduif";
-    admin.batch_execute(away).await.unwrap();
+    tenant.client.batch_execute("REVOKE ALL ON tasks FROM posduif_ingester").await.unwrap();
     let reason = tenant.spawn().ended().await;
-    let expected = "public.tasks cannot be read by role \"posduif\"; run GRANT USAGE ON SCHEMA \"public\" TO \"posduif\" \
-                    and GRANT SELECT ON \"public\".\"tasks\" TO \"posduif\"";
+    let expected = "public.tasks cannot be read by role \"posduif_ingester\"; run GRANT USAGE ON SCHEMA \"public\" TO \
+                    \"posduif_ingester\" and GRANT SELECT ON \"public\".\"tasks\" TO \"posduif_ingester\"";
     assert!(reason.contains(expected), "{reason}");
-    admin
-        .batch_execute("GRANT SELECT ON tasks TO posduif; ALTER TABLE tasks ENABLE ROW LEVEL SECURITY")
+    tenant
+        .client
+        .batch_execute(
+            "GRANT SELECT ON tasks TO posduif_ingester; ALTER TABLE tasks ENABLE ROW LEVEL SECURITY",
+        )
         .await
         .unwrap();
     let reason = tenant.spawn().ended().await;
-    assert!(reason.contains("run ALTER ROLE \"posduif\" BYPASSRLS"), "{reason}");
+    assert!(reason.contains("run ALTER ROLE \"posduif_ingester\" BYPASSRLS"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,11 +216,12 @@ async fn a_database_that_is_not_in_utf8_is_refused_before_anything_is_made() {
     let servers = Servers::shared().await;
     let database = Database::create(servers).await;
     let name = format!("{}_latin", database.name());
-    let admin = servers.admin().await;
-    let sql = format!("CREATE DATABASE {name} OWNER posduif TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'");
+    let admin = servers.superuser().await;
+    let sql =
+        format!("CREATE DATABASE {name} OWNER posduif_admin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'");
     admin.batch_execute(&sql).await.unwrap();
     let (mut client, connection) =
-        tokio_postgres::connect(&servers.url(&name), tokio_postgres::NoTls).await.unwrap();
+        tokio_postgres::connect(&servers.admin_url(&name), tokio_postgres::NoTls).await.unwrap();
     let connection = tokio::spawn(connection);
     let rules = posduif_model::rule::RuleSet::new(&[]).unwrap();
     let refused = posduif_migrations::migrate(&mut client, &rules, "posduif", None).await.unwrap_err();

@@ -95,10 +95,11 @@ async fn a_dropped_slot_opens_an_epoch() {
     let tenant = Tenant::create(Servers::shared().await).await;
     drop(tenant.ingest().await);
     let epoch = tenant.state().await.epoch;
+    let superuser = tenant.database.connect_superuser().await;
     eventually(SOON, "the slot is dropped", async || {
         let drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
                      WHERE database = current_database()";
-        Ok(tenant.client.query_one(drop, &[]).await.ok().map(|_| ()))
+        Ok(superuser.query_one(drop, &[]).await.ok().map(|_| ()))
     })
     .await;
     let _next = tenant.ingest().await;
@@ -146,14 +147,15 @@ async fn a_take_over_that_waits_for_a_slot_ends_when_its_connection_does() {
     let transaction = holder.transaction().await.unwrap();
     transaction.execute("SELECT pg_current_xact_id()", &[]).await.unwrap();
     let waiting = tenant.spawn();
+    let superuser = tenant.database.connect_superuser().await;
     eventually(SOON, "the slot's creation waits", async || {
         let sql = "SELECT FROM pg_stat_activity WHERE query LIKE 'CREATE_REPLICATION_SLOT%' AND wait_event_type = 'Lock'";
-        Ok(tenant.client.query_opt(sql, &[]).await?.map(|_| ()))
+        Ok(superuser.query_opt(sql, &[]).await?.map(|_| ()))
     })
     .await;
     let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                  WHERE application_name = 'posduif-ingester' AND backend_type = 'client backend'";
-    tenant.client.query(kill, &[]).await.unwrap();
+    superuser.query(kill, &[]).await.unwrap();
     let reason = tokio::time::timeout(SOON, waiting.ended()).await.expect("the session hangs");
     assert!(!reason.is_empty());
     drop(transaction);

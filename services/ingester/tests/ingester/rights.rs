@@ -3,43 +3,21 @@
 use std::time::Duration;
 
 use posduif_changelog::{LogReader, Timeouts, pool};
-use posduif_testkit::{Servers, chaos::Proxy, eventually};
-use redis::aio::MultiplexedConnection;
+use posduif_testkit::{INGESTER, Servers, TOOL, chaos::Proxy, eventually};
 
 use crate::{
     fixture::{SOON, Tenant},
     receiver::{Call, Receiver},
 };
 
-/// As docs/PROTOCOL.md says.
-const RIGHTS: &str = "AUTH CLIENT|ID CLIENT|KILL HELLO SELECT PING INFO TIME EVAL EVALSHA SCRIPT|LOAD GET SET HGET \
-                      HGETALL HMGET HSET HDEL HINCRBY DEL UNLINK XADD XRANGE XREVRANGE XLEN XTRIM RENAME SADD SSCAN SCAN \
-                      ZADD ZRANGE ZREMRANGEBYSCORE EXPIRE";
-
-/// Besides those, with a webhook.
-const CALLING: &str = "UNWATCH";
-
-/// Of `posduif status`.
-const LOOKING: &str = "AUTH HELLO SELECT PING UNWATCH TIME INFO HGETALL XRANGE XREVRANGE XLEN ZRANGE";
-
-async fn allow(redis: &mut MultiplexedConnection, name: &str, rights: &str) {
-    let mut user = redis::cmd("ACL");
-    user.arg(("SETUSER", name, "reset", "on", ">pw", "~posduif:*"));
-    for command in rights.split_whitespace() {
-        user.arg(format!("+{}", command.to_lowercase()));
-    }
-    let () = user.query_async(redis).await.unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn to_look_at_a_log_takes_no_right_to_change_it() {
     let servers = Servers::private().await;
     let tenant = Tenant::create(&servers).await;
     let _running = tenant.ingest().await;
-    allow(&mut tenant.redis().await, "operator", LOOKING).await;
-    let url = format!("redis://operator:pw@127.0.0.1:{}/0", servers.redis().port());
     // One connection, so that every look checks the one before it.
-    let reader = LogReader::new(pool(url, 1, Timeouts::default()).unwrap(), tenant.id());
+    let reader =
+        LogReader::new(pool(servers.redis_url_of(TOOL), 1, Timeouts::default()).unwrap(), tenant.id());
     let state = reader.state().await.unwrap().unwrap();
     reader.survey(&state.epoch).await.unwrap();
     reader.concerns().await.unwrap();
@@ -59,15 +37,14 @@ async fn many_are_told(tenant: &Tenant, receiver: &Receiver) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_rights_that_the_documents_name_are_enough() {
+async fn the_rights_that_are_shipped_are_enough() {
     let mut servers = Servers::private().await;
     let mut tenant = Tenant::create(&servers).await;
     let mut redis = tenant.redis().await;
     let receiver = Receiver::start().await;
     tenant.calls(&receiver, "");
-    allow(&mut redis, "ingester", &format!("{RIGHTS} {CALLING}")).await;
     let proxy = Proxy::start(([127, 0, 0, 1], servers.redis().port()).into()).await;
-    tenant.session.redis.url = format!("redis://ingester:pw@{}/0", proxy.address()).parse().unwrap();
+    tenant.session.redis.url = servers.redis_url_at(INGESTER, proxy.address()).parse().unwrap();
     tenant.session.retention.interval = Duration::from_millis(50);
     tenant.session.retention.compact_entries = 100;
     tenant.session.retention.max_bytes = 500_000;
@@ -90,11 +67,11 @@ async fn the_rights_that_the_documents_name_are_enough() {
     many_are_told(&tenant, &receiver).await;
     drop(running);
     // Without one of them it says so instead of waiting for ever.
-    let revoke = redis::cmd("ACL").arg(("SETUSER", "ingester", "-xadd")).to_owned();
+    let revoke = redis::cmd("ACL").arg(("SETUSER", INGESTER, "-xadd")).to_owned();
     let () = revoke.query_async(&mut redis).await.unwrap();
     let running = tenant.spawn();
     tenant.message(bob, bob, "y").await;
     let reason = running.ended().await;
-    assert!(reason.contains("docs/PROTOCOL.md") || reason.contains("xadd"), "{reason}");
+    assert!(reason.contains("deploy/redis/users.acl") || reason.contains("xadd"), "{reason}");
     servers.redis_mut().stop().await.unwrap();
 }

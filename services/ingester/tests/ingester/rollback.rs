@@ -82,7 +82,7 @@ async fn a_recovery_to_a_point_in_time_opens_an_epoch() {
     std::fs::set_permissions(&archive, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let archive_command = format!("cp %p {}/%f", archive.display());
     let sql = format!("ALTER SYSTEM SET archive_command = '{archive_command}'");
-    let admin = servers.admin().await;
+    let admin = servers.superuser().await;
     admin.batch_execute("ALTER SYSTEM SET archive_mode = on").await.unwrap();
     admin.batch_execute(&sql).await.unwrap();
     servers.postgres_mut().restart().await.unwrap();
@@ -95,7 +95,7 @@ async fn a_recovery_to_a_point_in_time_opens_an_epoch() {
     tenant.message(bob, bob, "after the target").await;
     tenant.caught_up().await;
     drop(running);
-    servers.admin().await.batch_execute("SELECT pg_switch_wal()").await.unwrap();
+    servers.superuser().await.batch_execute("SELECT pg_switch_wal()").await.unwrap();
     servers.postgres_mut().stop().await.unwrap();
 
     let data = servers.postgres().data();

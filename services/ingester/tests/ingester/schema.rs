@@ -39,6 +39,7 @@ async fn a_table_that_was_made_anew_opens_an_epoch() {
         "DROP TABLE tasks",
         TASKS_SQL,
         "ALTER TABLE tasks REPLICA IDENTITY FULL",
+        "GRANT SELECT ON tasks TO posduif_ingester",
         "ALTER PUBLICATION posduif ADD TABLE tasks",
     ];
     heals(&tenant, &change).await;

@@ -8,14 +8,14 @@ use posduif_testkit::{Servers, eventually};
 use crate::fixture::{SOON, Tenant};
 
 async fn set(servers: &Servers, setting: &str) {
-    let admin = servers.admin().await;
+    let admin = servers.superuser().await;
     admin.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await.unwrap();
     admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
 }
 
 /// Writes WAL until the tenant's unused slot is lost.
 async fn lose_slot(servers: &Servers, tenant: &Tenant) {
-    let admin = servers.admin().await;
+    let admin = servers.superuser().await;
     eventually(SOON, "the slot is lost", async || {
         admin.batch_execute("SELECT pg_logical_emit_message(false, 'test', '', true)").await?;
         admin.batch_execute("SELECT pg_switch_wal()").await?;
@@ -66,7 +66,7 @@ async fn a_slot_that_is_there_is_taken_as_it_is_and_kept_over_a_fail_over() {
     let tenant = Tenant::create(Servers::shared().await).await;
     let name = tenant.session.wal.slot_name(tenant.database.name());
     let create = "SELECT pg_create_logical_replication_slot($1::text::name, 'pgoutput')";
-    tenant.client.execute(create, &[&name]).await.unwrap();
+    tenant.database.connect_superuser().await.execute(create, &[&name]).await.unwrap();
     let bob = tenant.user("Bob").await;
     let _running = tenant.ingest().await;
     tenant.message(bob, bob, "x").await;
@@ -82,7 +82,7 @@ async fn a_slot_of_another_plugin_is_left_alone() {
     let tenant = Tenant::create(Servers::shared().await).await;
     let name = tenant.session.wal.slot_name(tenant.database.name());
     let create = "SELECT pg_create_logical_replication_slot($1::text::name, 'test_decoding')";
-    tenant.client.execute(create, &[&name]).await.unwrap();
+    tenant.database.connect_superuser().await.execute(create, &[&name]).await.unwrap();
     let reason = tenant.spawn().ended().await;
     assert!(reason.contains(&name) && reason.contains("sync.wal.slot_name"), "{reason}");
 }
@@ -115,7 +115,7 @@ async fn a_slot_that_nobody_used_for_too_long_is_replaced_and_the_history_says_w
     let bob = tenant.user("Bob").await;
     drop(tenant.ingest().await);
     let epoch = tenant.state().await.epoch;
-    let admin = servers.admin().await;
+    let admin = servers.superuser().await;
     eventually(3 * SOON, "the slot is invalidated", async || {
         admin.batch_execute("CHECKPOINT").await?;
         let sql = "SELECT FROM pg_replication_slots WHERE database = current_database() AND invalidation_reason = 'idle_timeout'";

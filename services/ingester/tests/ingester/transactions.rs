@@ -103,7 +103,7 @@ async fn rows_that_were_replicated_from_elsewhere_are_rows_like_others() {
     let tenant = Tenant::with_tables(Servers::shared().await, DECLARED, SQL).await;
     let _running = tenant.ingest().await;
     let ann = tenant.user("Ann").await;
-    let admin = tenant.database.connect_admin().await;
+    let admin = tenant.database.connect_superuser().await;
     let name = format!("elsewhere_{}", tenant.id());
     for sql in [
         format!("SELECT pg_replication_origin_create('{name}')"),

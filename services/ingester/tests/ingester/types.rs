@@ -70,7 +70,7 @@ async fn a_renamed_label_opens_an_epoch() {
 async fn settings_of_role_and_database_do_not_reach_a_connection() {
     let tenant = Tenant::create(Servers::shared().await).await;
     let name = tenant.database.name();
-    let admin = tenant.database.connect_admin().await;
+    let admin = tenant.database.connect_superuser().await;
     let pinned = [
         ("DateStyle", "'German', 'DMY'", "ISO, YMD"),
         ("IntervalStyle", "iso_8601", "postgres"),
@@ -85,13 +85,15 @@ async fn settings_of_role_and_database_do_not_reach_a_connection() {
         ("client_encoding", "LATIN1", "UTF8"),
     ];
     for (index, (setting, hostile, _)) in pinned.iter().enumerate() {
-        let whom = if index % 2 == 0 { "ROLE posduif IN" } else { "" };
+        let whom = if index % 2 == 0 { "ROLE posduif_ingester IN" } else { "" };
         admin
             .batch_execute(&format!("ALTER {whom} DATABASE {name} SET {setting} = {hostile}"))
             .await
             .unwrap();
     }
-    let plain = tenant.database.connect().await;
+    let (plain, connection) =
+        tokio_postgres::connect(tenant.database.ingester_url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
     let (client, driver) = postgres::connect(&tenant.session.tenant, "test").await.unwrap();
     let driver = tokio::spawn(driver);
     for (setting, _, expected) in pinned {

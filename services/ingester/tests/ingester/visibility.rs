@@ -22,7 +22,7 @@ async fn a_commit_that_waits_for_a_standby_is_stored_but_not_published() {
     let _running = tenant.ingest().await;
     tenant.user("Bob").await;
     let before = tenant.caught_up().await;
-    let admin = servers.admin().await;
+    let admin = servers.superuser().await;
     set_standbys(&admin, "SET synchronous_standby_names = 'nobody'").await;
     eventually(SOON, "the setting is in force", async || {
         let value: String = tenant.client.query_one("SHOW synchronous_standby_names", &[]).await?.get(0);
@@ -66,7 +66,7 @@ async fn an_ingester_can_take_over_while_the_standby_is_missing() {
     let servers = Servers::private().await;
     let tenant = Tenant::create(&servers).await;
     drop(tenant.ingest().await);
-    let admin = servers.admin().await;
+    let admin = servers.superuser().await;
     // The next token is then written to the WAL anew, which would wait.
     admin.batch_execute("CHECKPOINT").await.unwrap();
     set_standbys(&admin, "SET synchronous_standby_names = 'nobody'").await;
@@ -80,7 +80,7 @@ async fn an_ingester_refuses_to_be_a_synchronous_standby() {
     let servers = Servers::private().await;
     let tenant = Tenant::create(&servers).await;
     let running = tenant.ingest().await;
-    let admin = servers.admin().await;
+    let admin = servers.superuser().await;
     set_standbys(&admin, "SET synchronous_standby_names = '*'").await;
     let reason = tokio::time::timeout(SOON, running.ended()).await.expect("commits wait for themselves");
     assert!(reason.contains("synchronous_standby_names"), "{reason}");

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use posduif_changelog::{Delivered, Keys, LogError, commits::Commits};
 use posduif_model::Lsn;
-use posduif_testkit::{Servers, chaos::Proxy, eventually};
+use posduif_testkit::{INGESTER, Servers, chaos::Proxy, eventually};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -226,7 +226,7 @@ async fn an_ingester_that_was_frozen_while_another_took_over_moves_nothing() {
     old.process.sigstop();
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
                 AND application_name LIKE 'posduif-ingester%'";
-    tenant.client.query(end, &[]).await.unwrap();
+    tenant.database.connect_superuser().await.query(end, &[]).await.unwrap();
     receiver.set(Mode::Take);
     tenant.slot_is_free().await;
     let new = Ingester::start_calling(&tenant, &section(&receiver, "")).await;
@@ -263,7 +263,7 @@ async fn redis_that_is_away_delays_the_webhook_and_loses_nothing() {
     let mut tenant = Tenant::create(&servers).await;
     let receiver = Receiver::start().await;
     let proxy = Proxy::start(([127, 0, 0, 1], servers.redis().port()).into()).await;
-    tenant.session.redis.url = format!("redis://{}/0", proxy.address()).parse().unwrap();
+    tenant.session.redis.url = servers.redis_url_at(INGESTER, proxy.address()).parse().unwrap();
     tenant.session.redis.response_timeout = Duration::from_millis(300);
     tenant.calls(&receiver, "");
     let _running = tenant.ingest().await;

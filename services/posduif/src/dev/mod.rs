@@ -4,6 +4,7 @@
 
 mod banner;
 mod command;
+mod configuration;
 mod folder;
 mod programs;
 mod running;

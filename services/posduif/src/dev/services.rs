@@ -1,26 +1,16 @@
-//! The services' configuration, their processes, and whether they are ready.
+//! The services' processes, and whether they are ready.
 
 use std::{
     fmt::Write,
-    net::IpAddr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use posduif_provision::{
-    Postgres, Redis,
-    supervise::{Signal, Spec, Supervised},
-};
-use serde_json::{Value, json};
+use posduif_provision::supervise::{Signal, Spec, Supervised};
 use tokio::time::sleep;
 
-use super::{
-    folder::{Folder, write_private},
-    programs::Programs,
-    settings::Settings,
-    tenant,
-};
+use super::{configuration::Configurations, folder::Folder, programs::Programs};
 
 /// Both services, running or about to be started again.
 pub struct Services {
@@ -68,49 +58,16 @@ impl Service {
 
 impl Services {
     /// Starts both.
-    pub fn start(programs: Programs, folder: &Folder, config: &Path) -> anyhow::Result<Self> {
+    pub fn start(programs: Programs, folder: &Folder, files: &Configurations) -> anyhow::Result<Self> {
         Ok(Services {
-            ingester: Service::start("ingester", programs.ingester, config, folder)?,
-            api: Service::start("api", programs.api, config, folder)?,
+            ingester: Service::start("ingester", programs.ingester, &files.ingester, folder)?,
+            api: Service::start("api", programs.api, &files.api, folder)?,
         })
     }
 
     pub async fn stop(&mut self) {
         tokio::join!(self.api.stop(), self.ingester.stop());
     }
-}
-
-/// Writes the configuration where both services, and `posduif --config`, find it.
-pub fn write_config(folder: &Folder, config: &Value) -> anyhow::Result<PathBuf> {
-    let path = folder.join("config.yaml");
-    // JSON is YAML.
-    write_private(&path, &serde_json::to_string_pretty(config)?)?;
-    Ok(path)
-}
-
-/// The configuration for both services.
-pub fn config(postgres: &Postgres, redis: &Redis, settings: &Settings, host: IpAddr) -> Value {
-    let ports = settings.ports;
-    json!({
-        "tenants": [{ "id": tenant::TENANT, "url": tenant::url(postgres, settings) }],
-        "redis": { "url": redis.url() },
-        "api": { "bind": bind(host, ports.api), "public_url": api_url(host, ports.api) },
-        "admin": {
-            "api_bind": format!("127.0.0.1:{}", ports.api_admin),
-            "ingester_bind": format!("127.0.0.1:{}", ports.ingester_admin),
-        },
-        "auth": { "jwt_secret": settings.jwt_secret },
-        "log": { "format": "text" },
-    })
-}
-
-fn bind(host: IpAddr, port: u16) -> String {
-    std::net::SocketAddr::new(host, port).to_string()
-}
-
-/// Where devices and browsers reach the API.
-pub fn api_url(host: IpAddr, port: u16) -> String {
-    format!("http://{}", bind(host, port))
 }
 
 /// Waits until an admin port says that its service is ready; else says what it said last.

@@ -11,14 +11,44 @@ use super::folder::{Folder, write_private};
 /// Secrets are random and made once; not `Debug`, so that none is ever printed by accident.
 #[derive(Serialize, Deserialize)]
 pub struct Settings {
-    /// Of the PostgreSQL superuser, who migrates.
+    /// Of the PostgreSQL superuser, who makes roles and the database.
     pub admin_password: String,
-    /// Of the services' role.
-    pub service_password: String,
-    pub redis_password: String,
+    /// An installation of an earlier version had one role for everything.
+    #[serde(default)]
+    pub roles: Roles,
+    #[serde(default)]
+    pub redis_users: RedisUsers,
     pub jwt_secret: String,
     pub web_users: Vec<WebUser>,
     pub ports: Ports,
+}
+
+/// The passwords of PostgreSQL's roles.
+#[derive(Serialize, Deserialize)]
+pub struct Roles {
+    pub admin: String,
+    pub ingester: String,
+    pub api: String,
+}
+
+/// The passwords of Redis' users.
+#[derive(Serialize, Deserialize)]
+pub struct RedisUsers {
+    pub ingester: String,
+    pub api: String,
+    pub tool: String,
+}
+
+impl Default for Roles {
+    fn default() -> Self {
+        Roles { admin: secret(32), ingester: secret(32), api: secret(32) }
+    }
+}
+
+impl Default for RedisUsers {
+    fn default() -> Self {
+        RedisUsers { ingester: secret(32), api: secret(32), tool: secret(32) }
+    }
 }
 
 /// A demo user and the password to log in with.
@@ -59,8 +89,8 @@ impl Settings {
         let web_user = |username: &str| WebUser { username: username.to_owned(), password: secret(12) };
         Settings {
             admin_password: secret(32),
-            service_password: secret(32),
-            redis_password: secret(32),
+            roles: Roles::default(),
+            redis_users: RedisUsers::default(),
             jwt_secret: secret(48),
             web_users: vec![web_user("Bob"), web_user("Jane")],
             ports: Ports::default(),

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::Context;
-use posduif_provision::{Postgres, PostgresOptions, Redis, RedisOptions};
+use posduif_provision::{Postgres, PostgresOptions, Redis, RedisOptions, RedisUsers, shipped};
 use serde_json::{Value, json};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -12,10 +12,11 @@ use tokio::{
 
 use super::{
     banner,
+    configuration::{Configurations, api_url},
     folder::Folder,
     programs::Programs,
     running::Running,
-    services::{self, Services, api_url, wait_until_ready},
+    services::{Services, wait_until_ready},
     settings::{Settings, WebUser, is_free, keep_or_choose},
     tenant,
 };
@@ -87,13 +88,12 @@ impl Installation {
         settings.ports.redis = redis.port();
         settings.save(folder)?;
         println!("Preparing tenant {}.", tenant::TENANT);
-        let config =
-            services::write_config(folder, &services::config(&postgres, &redis, &settings, wishes.host))?;
-        tenant::prepare(&postgres, &settings, &config).await?;
+        let files = Configurations::write(folder, &postgres, &redis, &settings, wishes.host)?;
+        tenant::prepare(&postgres, &settings, &files.tool).await?;
         println!("Building or finding the services.");
         let programs = Programs::find().await?;
         println!("Starting ingester and API.");
-        let mut services = Services::start(programs, folder, &config)?;
+        let mut services = Services::start(programs, folder, &files)?;
         let api_admin_url = format!("http://127.0.0.1:{}", settings.ports.api_admin);
         let ingester_admin_url = format!("http://127.0.0.1:{}", settings.ports.ingester_admin);
         wait_until_ready(&mut services.ingester, &ingester_admin_url, folder).await?;
@@ -111,7 +111,7 @@ impl Installation {
             api_admin_url,
             ingester_admin_url,
             enrollment_url,
-            postgres_url: tenant::url(&postgres, &settings),
+            postgres_url: tenant::url(&postgres, shipped::ADMIN, Some(&settings.roles.admin)),
             redis_url: redis.url(),
             web_users: settings.web_users.clone(),
         };
@@ -177,7 +177,17 @@ async fn start_postgres(folder: &Folder, settings: &Settings) -> anyhow::Result<
 async fn start_redis(folder: &Folder, settings: &Settings) -> anyhow::Result<Redis> {
     let mut options = RedisOptions::new(folder.join("redis"));
     options.port = Some(settings.ports.redis);
-    options.password = Some(settings.redis_password.clone());
+    options.users = Some(RedisUsers {
+        rules: shipped::USERS_ACL.to_owned(),
+        passwords: [
+            (shipped::INGESTER, &settings.redis_users.ingester),
+            (shipped::API, &settings.redis_users.api),
+            (shipped::TOOL, &settings.redis_users.tool),
+        ]
+        .map(|(user, password)| (user.to_owned(), password.clone().into()))
+        .into(),
+        observer: shipped::TOOL.to_owned(),
+    });
     Ok(Redis::start(options).await?)
 }
 

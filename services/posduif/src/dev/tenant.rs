@@ -4,11 +4,13 @@ use std::path::Path;
 
 use anyhow::Context;
 use posduif_model::table::quote_identifier;
-use posduif_provision::Postgres;
+use posduif_provision::{Postgres, shipped};
 use posduif_runtime::{
     config::{Config, TenantConfig},
     postgres,
 };
+use postgres_protocol::password::scram_sha_256;
+use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 use super::settings::Settings;
@@ -16,17 +18,18 @@ use crate::{cli::UserKind, migrate, operator, user};
 
 /// The demo tenant, and its database.
 pub const TENANT: &str = "tenant_1";
-/// The services' role: it may replicate, and owns the tenant's database, but is no superuser.
-pub const ROLE: &str = "posduif";
+/// The role of earlier versions, which owned everything.
+const FORMER_ROLE: &str = "posduif";
 
-/// The address of the tenant's database for the services.
-pub fn url(server: &Postgres, settings: &Settings) -> String {
-    format!("postgres://{ROLE}:{}@127.0.0.1:{}/{TENANT}", settings.service_password, server.port())
+/// The address of the tenant's database for a role.
+pub fn url(server: &Postgres, role: &str, password: Option<&str>) -> String {
+    let password = password.map(|password| format!(":{password}")).unwrap_or_default();
+    format!("postgres://{role}{password}@127.0.0.1:{}/{TENANT}", server.port())
 }
 
-/// Creates role, database, tables and web users where they are missing.
+/// Creates roles, database, tables and web users where they are missing.
 ///
-/// The configuration is read as the services will read it, with what the environment overrides.
+/// The configuration is read as the tool will read it, with what the environment overrides.
 pub async fn prepare(server: &Postgres, settings: &Settings, config: &Path) -> anyhow::Result<()> {
     create_database(server, settings).await.context("cannot create the tenant's database")?;
     let config = Config::load(config)?;
@@ -38,7 +41,7 @@ pub async fn prepare(server: &Postgres, settings: &Settings, config: &Path) -> a
         .warnings
         .iter()
         .for_each(|warning| println!("Warning: {warning}"));
-    let (mut client, driver) = postgres::connect(tenant, "posduif-dev").await?;
+    let (mut client, driver) = postgres::connect(&tenant.as_admin()?, "posduif-dev").await?;
     let driver = tokio::spawn(driver);
     let caches = operator::caches(&config.redis, &tenant.id)?;
     for web_user in &settings.web_users {
@@ -51,37 +54,52 @@ pub async fn prepare(server: &Postgres, settings: &Settings, config: &Path) -> a
         )
         .await?;
     }
-    drop(client);
-    driver.await.context("closing the connection")??;
-    Ok(())
+    close(client, driver).await
 }
 
 async fn create_database(server: &Postgres, settings: &Settings) -> anyhow::Result<()> {
-    let admin = TenantConfig::new("postgres".parse()?, server.url("postgres").parse()?);
-    let (client, driver) = postgres::connect(&admin, "posduif-dev").await?;
-    let driver = tokio::spawn(driver);
-    ensure_role(&client, settings).await?;
-    let found = client.query_opt("SELECT FROM pg_database WHERE datname = $1", &[&TENANT]).await?;
-    if found.is_none() {
-        let create = format!(
-            "CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING 'UTF8'",
-            quote_identifier(TENANT),
-            quote_identifier(ROLE)
-        );
-        client.batch_execute(&create).await?;
+    let (client, driver) = superuser(server, "postgres").await?;
+    let passwords = &settings.roles;
+    for (setting, password) in [
+        ("posduif.admin_password", &passwords.admin),
+        ("posduif.ingester_password", &passwords.ingester),
+        ("posduif.api_password", &passwords.api),
+    ] {
+        // What a server may log is no password.
+        let verifier = scram_sha_256(password.as_bytes());
+        client.execute("SELECT set_config($1, $2, false)", &[&setting, &verifier]).await?;
     }
-    drop(client);
-    driver.await.context("closing the connection")??;
-    Ok(())
+    client.batch_execute(shipped::ROLES_SQL).await?;
+    let found = client.query_opt("SELECT FROM pg_database WHERE datname = $1", &[&TENANT]).await?;
+    let (database, owner) = (quote_identifier(TENANT), quote_identifier(shipped::ADMIN));
+    let ensure = match found {
+        None => format!("CREATE DATABASE {database} OWNER {owner} TEMPLATE template0 ENCODING 'UTF8'"),
+        Some(_) => format!("ALTER DATABASE {database} OWNER TO {owner}"),
+    };
+    client.batch_execute(&ensure).await?;
+    close(client, driver).await?;
+    let (client, driver) = superuser(server, TENANT).await?;
+    let former = client.query_opt("SELECT FROM pg_roles WHERE rolname = $1", &[&FORMER_ROLE]).await?;
+    if former.is_some() {
+        let former = quote_identifier(FORMER_ROLE);
+        client
+            .batch_execute(&format!("REASSIGN OWNED BY {former} TO {owner}; DROP OWNED BY {former}"))
+            .await?;
+        client.batch_execute(&format!("DROP ROLE {former}")).await?;
+    }
+    client.batch_execute(shipped::TENANT_SQL).await?;
+    close(client, driver).await
 }
 
-async fn ensure_role(client: &Client, settings: &Settings) -> anyhow::Result<()> {
-    let found = client.query_opt("SELECT FROM pg_roles WHERE rolname = $1", &[&ROLE]).await?;
-    if found.is_none() {
-        let create = format!("CREATE ROLE {} LOGIN REPLICATION", quote_identifier(ROLE));
-        client.batch_execute(&create).await?;
-    }
-    // The password is of letters and digits only.
-    let password = format!("ALTER ROLE {} PASSWORD '{}'", quote_identifier(ROLE), settings.service_password);
-    Ok(client.batch_execute(&password).await?)
+type Driven = JoinHandle<Result<(), tokio_postgres::Error>>;
+
+async fn superuser(server: &Postgres, database: &str) -> anyhow::Result<(Client, Driven)> {
+    let admin = TenantConfig::new("postgres".parse()?, server.url(database).parse()?);
+    let (client, driver) = postgres::connect(&admin, "posduif-dev").await?;
+    Ok((client, tokio::spawn(driver)))
+}
+
+async fn close(client: Client, driver: Driven) -> anyhow::Result<()> {
+    drop(client);
+    Ok(driver.await.context("closing the connection")??)
 }

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use posduif_provision::free_port;
-use posduif_testkit::{Database, Process, Scratch, Servers, binaries, eventually};
+use posduif_testkit::{API, Database, INGESTER, Process, Scratch, Servers, TOOL, binaries, eventually};
 use serde_json::Value;
 
 pub const SOON: Duration = Duration::from_secs(30);
@@ -14,6 +14,9 @@ pub struct Installation {
     pub database: Database,
     /// Where its API is.
     pub base: String,
+    /// Redis for the services; the configuration names it for the tool.
+    api_redis: String,
+    ingester_redis: String,
     scratch: Scratch,
 }
 
@@ -24,15 +27,16 @@ impl Installation {
         let (bind, api_admin) = (format!("127.0.0.1:{api}"), free_port().unwrap());
         let base = format!("http://{bind}");
         let yaml = format!(
-            "tenants: [{{url: '{}'}}]\nredis: {{url: '{}', connect_timeout: 2s, response_timeout: 2s}}\n\
+            "tenants: [{}]\nredis: {{url: '{}', connect_timeout: 2s, response_timeout: 2s}}\n\
              admin: {{ingester_bind: '127.0.0.1:{port}', api_bind: '127.0.0.1:{api_admin}'}}\n\
              api: {{bind: '{bind}', public_url: '{base}'}}\nauth: {{jwt_secret: '{SECRET}'}}\n\
              rate_limit: {{enabled: false}}\nsync: {{wal: {{heartbeat_interval: 1s}}}}",
-            database.url(),
-            servers.redis_url()
+            database.tenant(),
+            servers.redis_url_of(TOOL)
         );
         std::fs::write(scratch.join("config.yaml"), yaml).unwrap();
-        Installation { database, base, scratch }
+        let [api_redis, ingester_redis] = [API, INGESTER].map(|user| servers.redis_url_of(user));
+        Installation { database, base, api_redis, ingester_redis, scratch }
     }
 
     fn config(&self) -> PathBuf {
@@ -45,17 +49,17 @@ impl Installation {
         std::fs::write(self.config(), yaml.replacen("}]", &format!("}}, {{url: '{url}'}}]"), 1)).unwrap();
     }
 
-    /// From now on the tool, and what is started later, is this user of Redis.
+    /// From now on the tool is this user of Redis.
     pub fn set_redis_user(&self, name: &str, password: &str) {
         let yaml = std::fs::read_to_string(self.config()).unwrap();
-        std::fs::write(self.config(), yaml.replace("redis://", &format!("redis://{name}:{password}@")))
-            .unwrap();
+        let (before, server) = yaml.split_once("redis://").unwrap();
+        let (_, server) = server.split_once('@').unwrap();
+        std::fs::write(self.config(), format!("{before}redis://{name}:{password}@{server}")).unwrap();
     }
 
-    /// From now on the tool logs in to Redis with a password.
+    /// From now on the tool logs in to Redis with this password.
     pub fn set_redis_password(&self, password: &str) {
-        let yaml = std::fs::read_to_string(self.config()).unwrap();
-        std::fs::write(self.config(), yaml.replace("redis://", &format!("redis://:{password}@"))).unwrap();
+        self.set_redis_user(TOOL, password);
     }
 
     /// Runs the operator's tool to its end: its exit code and what it printed.
@@ -114,7 +118,11 @@ impl Installation {
     /// An API for the tenant.
     pub async fn api(&self) -> Process {
         let program = binaries::path("posduif-sync-api").await;
-        let api = Process::command(program).arg("--config").arg(self.config()).spawn();
+        let api = Process::command(program)
+            .arg("--config")
+            .arg(self.config())
+            .env("POSDUIF__REDIS__URL", &self.api_redis)
+            .spawn();
         eventually(SOON, "the API answers", async || {
             Ok(reqwest::get(format!("{}/health", self.base)).await?.status().is_success().then_some(()))
         })
@@ -130,7 +138,11 @@ impl Installation {
     /// An ingester for the tenant.
     pub async fn ingester(&self) -> Process {
         let program = binaries::path("posduif-ingester").await;
-        let ingester = Process::command(program).arg("--config").arg(self.config()).spawn();
+        let ingester = Process::command(program)
+            .arg("--config")
+            .arg(self.config())
+            .env("POSDUIF__REDIS__URL", &self.ingester_redis)
+            .spawn();
         eventually(SOON, "the ingester has taken over", async || {
             Ok(ingester.log().contains("took the tenant over").then_some(()))
         })

@@ -59,7 +59,7 @@ async fn devices_are_counted_and_a_slot_of_nobody_is_told() {
     let servers = Servers::private().await;
     let installation = Installation::start(&servers).await;
     installation.migrate().await;
-    let client = installation.database.connect().await;
+    let client = installation.database.connect_superuser().await;
     client
         .batch_execute(
             "WITH u AS (INSERT INTO users (username) VALUES ('a-name-that-nobody-may-see') RETURNING id)
@@ -107,7 +107,7 @@ async fn a_stopped_ingester_shows_as_lag_and_as_a_slot_that_nobody_follows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_slot_is_called_lost() {
     let servers = Servers::private().await;
-    let admin = servers.admin().await;
+    let admin = servers.superuser().await;
     admin.batch_execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'").await.unwrap();
     admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     let installation = Installation::start(&servers).await;
@@ -169,11 +169,8 @@ async fn a_postgresql_that_is_down_leaves_what_redis_knows_and_shows_no_password
 async fn rights_that_are_missing_are_no_server_that_is_down() {
     let installation = Installation::start(Servers::shared().await).await;
     installation.migrate().await;
-    let admin = installation.database.connect_admin().await;
-    admin
-        .batch_execute("ALTER TABLE devices OWNER TO CURRENT_USER; REVOKE ALL ON devices FROM PUBLIC")
-        .await
-        .unwrap();
+    let client = installation.database.connect().await;
+    client.batch_execute("REVOKE ALL ON devices FROM posduif_api").await.unwrap();
     let (code, report) = installation.status().await;
     let codes = problems(&report["tenants"][0]);
     assert_eq!((code, codes), (1, vec!["postgres_refused", "log_missing"]), "{report}");

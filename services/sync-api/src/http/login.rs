@@ -42,7 +42,7 @@ pub struct Login {
 #[derive(Serialize, ToSchema)]
 struct LoggedIn {
     /// For `Authorization: Bearer <token>`; opaque to clients.
-    #[schema(example = "eyJ0eXAiOiJKV1Qi…")]
+    #[schema(example = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJmOGMxZWJkMCJ9.c2lnbmF0dXJl")]
     token: String,
     #[schema(value_type = User)]
     user: Value,

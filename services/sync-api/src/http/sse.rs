@@ -114,7 +114,7 @@ struct Bearer {
         description = "Events without an end; the schema is that of one of them.",
         body = DeviceEvent,
         content_type = "text/event-stream",
-        example = json!({"event": "message", "data": "{\"message_id\":\"2ee2416c-…\",\"type\":\"new_message\"}", "id": "owXI2Sfw…"}),
+        example = json!({"event": "message", "data": "{\"message_id\":\"2ee2416c-347d-4997-9ed5-a2ab9a7d84f4\",\"type\":\"new_message\"}", "id": "owXI2SfwQkEt"}),
     )),
 )]
 pub async fn mobile(
@@ -168,7 +168,7 @@ pub async fn mobile(
         description = "Events without an end; the schema is that of one of them.",
         body = BrowserEvent,
         content_type = "text/event-stream",
-        example = json!({"event": "user_updated", "data": "{\"type\":\"user_updated\",\"user_id\":\"2a33d4a6-…\"}", "id": "owXI2Sfw…"}),
+        example = json!({"event": "user_updated", "data": "{\"type\":\"user_updated\",\"user_id\":\"2a33d4a6-4c1f-44f5-ba4d-3f1a370c7a38\"}", "id": "owXI2SfwQkEt"}),
     )),
 )]
 pub async fn web(

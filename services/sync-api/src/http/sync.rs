@@ -31,7 +31,7 @@ use crate::{
 pub struct Question {
     /// The cursor of the page before, or `start` for a snapshot. Left out, by apps that keep none: from the cursor that the
     /// server keeps for the device, which is a weaker promise.
-    #[param(value_type = String, required = false, min_length = 1, max_length = 16384, example = "start")]
+    #[param(value_type = String, required = false, min_length = 1, example = "start")]
     since: Option<String>,
     /// A wish for the number of changes, brought into 1 to 500; a larger transaction is sent whole.
     #[param(value_type = i64, required = false, example = 100)]

@@ -33,7 +33,9 @@ impl Api {
     }
 
     pub fn caches(&self, servers: &Servers) -> Caches {
-        let pool = posduif_changelog::pool(servers.redis_url(), 2, Timeouts::default()).unwrap();
+        let pool =
+            posduif_changelog::pool(servers.redis_url_of(posduif_testkit::TOOL), 2, Timeouts::default())
+                .unwrap();
         Caches::new(&pool, &self.tenant)
     }
 
@@ -264,7 +266,7 @@ async fn an_enrolment_that_waits_for_its_user_looks_again_at_the_account() {
     let disable = "INSERT INTO posduif_engine.accounts (user_id, disabled_at) VALUES ($1, now())";
     api.sql.execute(disable, &[&ann.user.uuid()]).await.unwrap();
     let completion = tokio::spawn(refused(api.enroll(&token, "new-phone", "ann")));
-    let admin = api.database.connect_admin().await;
+    let admin = api.database.connect_superuser().await;
     eventually_true(SOON, "the completion waits", async || {
         let waits = "SELECT count(*) FROM pg_stat_activity
                       WHERE datname = $1 AND wait_event_type = 'Lock' AND query LIKE 'UPDATE public.users%'";
@@ -299,7 +301,7 @@ async fn the_secret_is_replaced_without_ending_log_ins_or_a_resync() {
     let ann = api.phone(&jwt, "ann").await;
     let pages = api.snapshot(&ann, 100).await;
     let cursor = pages.last().unwrap()["cursor"].as_str().unwrap();
-    let redis = Servers::shared().await.redis_url();
+    let redis = Servers::shared().await.redis_url_of(posduif_testkit::API);
     let next = "another secret of more than 32 bytes, from today on";
     let replica = |auth: &str| {
         let url = api.database.url();

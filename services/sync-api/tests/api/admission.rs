@@ -81,7 +81,7 @@ async fn a_crowd_shares_the_configured_connections_and_everyone_gets_a_snapshot(
         ok(api.get("/api/sync/status").by(phone)).await;
     }
     let _following = api.follow().await;
-    let observer = api.database.connect().await;
+    let observer = api.database.connect_superuser().await;
     let most = Arc::new(AtomicI64::new(0));
     let watch = tokio::spawn({
         let most = most.clone();

@@ -230,7 +230,7 @@ async fn every_code_of_the_documents_is_given_for_its_reasons_in_the_one_shape()
     seen.extend(check(refused(&api, &jwt, &ann).await).await);
 
     // What is away, or not there yet.
-    let (database, redis) = (api.database.url(), Servers::shared().await.redis_url());
+    let (database, redis) = (api.database.url(), Servers::shared().await.redis_url_of(posduif_testkit::API));
     let server = |database: &str, redis: &str| {
         let yaml = format!(
             "tenants: [{{id: {}, url: '{database}'}}]\nredis: {{url: '{redis}'}}\nauth: {{jwt_secret: '{SECRET}'}}",

@@ -301,9 +301,10 @@ async fn uploads_that_write_the_same_rows_in_opposite_orders_are_all_applied() {
 
 /// Waits until so many sessions wait for a lock.
 async fn until_waiting(api: &Api, sessions: i64) {
+    let server = api.database.connect_superuser().await;
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     posduif_testkit::eventually_true(std::time::Duration::from_secs(10), "sessions wait", async || {
-        Ok(api.sql.query_one(sql, &[]).await?.get::<_, i64>(0) == sessions)
+        Ok(server.query_one(sql, &[]).await?.get::<_, i64>(0) == sessions)
     })
     .await;
 }
@@ -313,7 +314,7 @@ async fn an_upload_that_a_deadlock_ends_is_run_again_as_a_whole() {
     let (api, [ann, ..]) = changes::start().await;
     let keys = [KEY, "00000000-0000-0000-0000-0000000000b2"];
     synced(&upload(&api, &ann, &keys.map(|key| note(key, titled("a", 10)))).await);
-    let admin = api.database.connect_admin().await;
+    let admin = api.database.connect_superuser().await;
     // The application never looks for deadlocks, so it is the upload that gives way.
     let sql =
         format!("SET deadlock_timeout = '1h'; BEGIN; UPDATE notes SET done = true WHERE id = '{}'", keys[1]);

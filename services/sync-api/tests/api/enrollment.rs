@@ -166,7 +166,7 @@ async fn fleets_of_older_apps_may_be_known_by_their_device_id_alone() {
     let api = Api::start().await;
     let (_, jwt) = api.web_user("bob").await;
     let ann = api.phone(&jwt, "ann").await;
-    let redis = Servers::shared().await.redis_url();
+    let redis = Servers::shared().await.redis_url_of(posduif_testkit::API);
     let config = format!(
         "tenants: [{{url: '{}'}}]\nredis: {{url: '{redis}'}}\nauth: {{jwt_secret: '{SECRET}', device_auth: device_id}}",
         api.database.url()
@@ -188,7 +188,7 @@ async fn an_earlier_token_that_is_used_while_the_new_one_is_made_dies_too() {
     let token = api.enrollment_token(&jwt, &json!({"username": "ann"})).await;
     api.sql.batch_execute("BEGIN; SELECT FROM enrollment_tokens FOR UPDATE").await.unwrap();
     let completion = tokio::spawn(api.complete(&token, &ann.id, "ann").send());
-    let observer = api.database.connect().await;
+    let observer = api.database.connect_superuser().await;
     let waiting = "SELECT count(*) FROM pg_stat_activity
                     WHERE datname = current_database() AND wait_event_type = 'Lock'";
     eventually_true(Duration::from_secs(10), "the completion waits for the token", async || {
@@ -203,7 +203,7 @@ async fn an_earlier_token_that_is_used_while_the_new_one_is_made_dies_too() {
 
 #[tokio::test]
 async fn what_was_read_of_a_credential_before_it_changed_is_not_cached_after() {
-    let redis = Servers::shared().await.redis_url();
+    let redis = Servers::shared().await.redis_url_of(posduif_testkit::API);
     let pool = posduif_changelog::pool(redis.as_str(), 2, posduif_changelog::Timeouts::default()).unwrap();
     let tenant: TenantId = "cache_of_credentials".parse().unwrap();
     let cache = DeviceAuthCache::new(pool, &tenant);
@@ -234,7 +234,7 @@ async fn nobody_touches_the_cache_of_credentials_without_a_valid_token() {
     let (_, jwt) = api.web_user("bob").await;
     let ann = api.phone(&jwt, "ann").await;
     ok(api.get("/api/app-instructions").by(&ann)).await;
-    let redis = Servers::shared().await.redis_url();
+    let redis = Servers::shared().await.redis_url_of(posduif_testkit::API);
     let pool = posduif_changelog::pool(redis.as_str(), 2, posduif_changelog::Timeouts::default()).unwrap();
     let cache = DeviceAuthCache::new(pool, &api.tenant);
     let known = cache.get(&ann.id.parse().unwrap()).await.unwrap();

@@ -96,7 +96,7 @@ async fn a_database_that_is_away_is_told_apart_from_a_broken_one() {
     let api = Api::start().await;
     let (_, jwt) = api.web_user("bob").await;
     let ann = api.phone(&jwt, "ann").await;
-    let redis = Servers::shared().await.redis_url();
+    let redis = Servers::shared().await.redis_url_of(posduif_testkit::API);
     let away = format!(
         "tenants: [{{id: {}, url: 'postgres://u@127.0.0.1:1/d'}}]\nredis: {{url: '{redis}'}}\nauth: {{jwt_secret: '{SECRET}'}}",
         api.tenant
@@ -152,7 +152,7 @@ async fn tenants_of_one_server_do_not_reach_each_other() {
     let ((_, bob), (_, jane)) = (one.web_user("bob").await, two.web_user("jane").await);
     let (ann, ben) = (one.phone(&bob, "ann").await, two.phone(&jane, "ben").await);
     let message = one.message(ann.user, ann.user, "only of one").await;
-    let redis = Servers::shared().await.redis_url();
+    let redis = Servers::shared().await.redis_url_of(posduif_testkit::API);
     let (first, second) = (one.database.url(), two.database.url());
     let both = format!(
         "tenants: [{{url: '{first}'}}, {{url: '{second}'}}]\nredis: {{url: '{redis}'}}\nauth: {{jwt_secret: '{SECRET}'}}"
@@ -193,10 +193,11 @@ async fn a_request_that_has_begun_is_answered_although_the_server_is_asked_to_en
     let page = ok(api.incoming(&ann, "start", 500)).await;
     let waiting = api.incoming(&ann, page["cursor"].as_str().unwrap(), 500).send();
     let waiting = tokio::spawn(waiting);
+    let server = api.database.connect_superuser().await;
     let marks = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
                     AND query LIKE '%pg_current_wal_insert_lsn%' AND pid <> pg_backend_pid()";
     eventually_true(Duration::from_secs(10), "the request waits for the log", async || {
-        Ok(api.sql.query_one(marks, &[]).await?.get::<_, i64>(0) > 0)
+        Ok(server.query_one(marks, &[]).await?.get::<_, i64>(0) > 0)
     })
     .await;
     api.shutdown.cancel();

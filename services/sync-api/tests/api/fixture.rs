@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use posduif_accounts::password;
 use posduif_changelog::{Batch, CommitRecord, LogState, LogWriter, Watermark, connect::connect};
-use posduif_migrations::migrate;
+use posduif_migrations::{Roles, migrate};
 use posduif_model::{Bucket, Change, DeviceId, Epoch, Lsn, Op, Position, TenantId, UserId};
 use posduif_provision::free_port;
 use posduif_runtime::{config::Config, metrics::Metrics};
 use posduif_sync_api::{app::App, clock::Clock, metrics::RequestMetrics, service, sightings};
-use posduif_testkit::{Database, Process, Scratch, Servers, binaries, eventually, logs};
+use posduif_testkit::{API, Database, INGESTER, Process, Scratch, Servers, binaries, eventually, logs};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::{sync::Mutex, task::JoinHandle};
@@ -21,6 +21,8 @@ use crate::documented::{assert_error_is_documented, assert_success_is_documented
 
 pub const SECRET: &str = "a secret of the tests that has more than 32 bytes";
 pub const PASSWORD: &str = "correct horse battery staple";
+/// The services' roles.
+const ROLES: Option<Roles<'static>> = Some(Roles { api: API, ingester: INGESTER });
 
 pub struct Api {
     pub base: String,
@@ -58,7 +60,7 @@ impl Api {
     }
 
     pub async fn on(servers: &Servers, sections: &str) -> Self {
-        Self::as_user_of_redis(servers, &servers.redis_url(), sections).await
+        Self::as_user_of_redis(servers, &servers.redis_url_of(API), sections).await
     }
 
     /// The API logs in to Redis by this URL, the log is written by everybody's.
@@ -78,7 +80,7 @@ impl Api {
                 "CREATE TABLE public.tasks (id int PRIMARY KEY, owner_id uuid, code char(4), hidden text)";
             sql.batch_execute(table).await.unwrap();
         }
-        migrate(&mut sql, &rules, "posduif", None).await.unwrap();
+        migrate(&mut sql, &rules, "posduif", ROLES).await.unwrap();
 
         let tenant = config.tenants[0].id.clone();
         let connection = connect(servers.redis_url(), posduif_changelog::Timeouts::default()).await.unwrap();
@@ -153,7 +155,7 @@ impl Api {
     pub async fn migrate(&self, sections: &str) {
         let yaml = format!("tenants: [{{url: 'postgres://u@h/d'}}]\n{sections}");
         let rules = Config::from_yaml(&yaml).unwrap().sync.rules().unwrap();
-        migrate(&mut self.database.connect().await, &rules, "posduif", None).await.unwrap();
+        migrate(&mut self.database.connect().await, &rules, "posduif", ROLES).await.unwrap();
     }
 
     pub fn incoming(&self, phone: &Phone, since: &str, limit: usize) -> RequestBuilder {
@@ -260,7 +262,7 @@ impl Api {
         let yaml = format!(
             "tenants: [{{url: '{}'}}]\nredis: {{url: '{}'}}\nauth: {{jwt_secret: '{SECRET}'}}\napi: {{bind: '127.0.0.1:{port}'}}\nadmin: {{api_bind: '127.0.0.1:{admin}'}}\n{}{sections}",
             self.database.url(),
-            Servers::shared().await.redis_url(),
+            Servers::shared().await.redis_url_of(API),
             unlimited(sections)
         );
         std::fs::write(&file, yaml).unwrap();

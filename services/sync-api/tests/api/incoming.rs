@@ -81,11 +81,12 @@ async fn rows_of_other_tables_and_truncates_come_as_changes() {
 async fn nothing_new_is_an_empty_page_with_the_same_cursor_and_without_postgres() {
     let api = Api::start().await;
     let (ann, cursor) = synced(&api).await;
+    let server = api.database.connect_superuser().await;
     let activity = async || {
         let sql = "SELECT coalesce(string_agg(pid || ' ' || state_change, ',' ORDER BY pid), '')
                      FROM pg_stat_activity
                     WHERE application_name = 'posduif-sync-api' AND datname = current_database()";
-        api.sql.query_one(sql, &[]).await.unwrap().get::<_, String>(0)
+        server.query_one(sql, &[]).await.unwrap().get::<_, String>(0)
     };
     // Also where the last page held a message whose arrival had to be noted.
     let id = api.message(ann.user, ann.user, "to myself").await;
@@ -154,7 +155,7 @@ async fn a_device_that_was_given_to_another_user_begins_again() {
 async fn a_new_secret_of_the_installation_begins_again() {
     let api = Api::start().await;
     let (ann, cursor) = synced(&api).await;
-    let redis = posduif_testkit::Servers::shared().await.redis_url();
+    let redis = posduif_testkit::Servers::shared().await.redis_url_of(posduif_testkit::API);
     let yaml = format!(
         "tenants: [{{url: '{}'}}]\nredis: {{url: '{redis}'}}\nauth: {{jwt_secret: 'another secret of the tests, 32 bytes'}}",
         api.database.url()

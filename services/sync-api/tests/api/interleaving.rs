@@ -74,9 +74,9 @@ async fn a_tail_that_redis_lost_and_got_back_within_a_read_is_not_skipped() {
     let () = set_commit(before.watermark.commit).query_async(&mut redis).await.unwrap();
 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = url.strip_prefix("redis://").unwrap();
-    let (server, path) = address.split_once('/').unwrap_or((address, "0"));
-    let through = format!("redis://{}/{path}", listener.local_addr().unwrap());
+    let (_, address) = url.split_once('@').unwrap();
+    let (server, _) = address.split_once('/').unwrap();
+    let through = url.replace(server, &listener.local_addr().unwrap().to_string());
     let reader = LogReader::new(pool(through.as_str(), 1, Timeouts::default()).unwrap(), &api.tenant);
     let passing = async {
         let (client, _) = listener.accept().await.unwrap();

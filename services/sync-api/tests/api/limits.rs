@@ -99,7 +99,7 @@ async fn a_snapshot_waits_no_longer_than_it_may_also_for_its_mark() {
         CREATE FUNCTION pg_catalog.pg_logical_emit_message(boolean, text, text, flush boolean DEFAULT false)
         RETURNS pg_lsn LANGUAGE sql AS
         'SELECT pg_sleep(8); SELECT pg_catalog.emit_at_once($1, $2, $3, $4)'";
-    let admin = api.database.connect_admin().await;
+    let admin = api.database.connect_superuser().await;
     admin.batch_execute("SET allow_system_table_mods = on").await.unwrap();
     admin.batch_execute(hidden).await.unwrap();
     let started = Instant::now();

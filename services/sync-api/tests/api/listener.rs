@@ -99,7 +99,7 @@ impl Api {
         let yaml = format!(
             "tenants: [{{url: '{}'}}]\nredis: {{url: '{}'}}\nauth: {{jwt_secret: '{SECRET}'}}\n{sections}",
             self.database.url(),
-            servers.redis_url(),
+            servers.redis_url_of(posduif_testkit::API),
         );
         let (base, shutdown, _) = serve(&Config::from_yaml(&yaml).unwrap());
         Replica { base, shutdown }

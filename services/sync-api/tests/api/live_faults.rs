@@ -24,7 +24,7 @@ async fn a_lost_subscription_delays_news_and_loses_none() {
     let mut redis = api.redis_of(&servers).await;
     // Whoever connects anew is refused, so no hint comes.
     let mut acl = redis::cmd("ACL");
-    let () = acl.arg(("SETUSER", "default", "-subscribe")).query_async(&mut redis).await.unwrap();
+    let () = acl.arg(("SETUSER", posduif_testkit::API, "-subscribe")).query_async(&mut redis).await.unwrap();
     let killed: u64 =
         redis::cmd("CLIENT").arg(("KILL", "TYPE", "pubsub")).query_async(&mut redis).await.unwrap();
     assert_eq!(killed, 1, "one subscription per replica");
@@ -34,7 +34,7 @@ async fn a_lost_subscription_delays_news_and_loses_none() {
         live.expect_message(id).await;
     }
     let mut acl = redis::cmd("ACL");
-    let () = acl.arg(("SETUSER", "default", "+subscribe")).query_async(&mut redis).await.unwrap();
+    let () = acl.arg(("SETUSER", posduif_testkit::API, "+subscribe")).query_async(&mut redis).await.unwrap();
     eventually_true(SOON, "the replica subscribes again", async || {
         let list: String =
             redis::cmd("CLIENT").arg(("LIST", "TYPE", "pubsub")).query_async(&mut redis).await?;

@@ -184,7 +184,7 @@ async fn reading_is_for_the_recipient_and_can_be_repeated() {
 #[tokio::test]
 async fn the_receipt_lies_at_or_after_the_commit_which_carries_its_origin() {
     let (api, ann, bob) = start().await;
-    let admin = api.database.connect_admin().await;
+    let admin = api.database.connect_superuser().await;
     let slot = format!("s_{}", api.database.name());
     let create = "SELECT pg_create_logical_replication_slot($1::text::name, 'pgoutput')";
     admin.query_one(create, &[&slot]).await.unwrap();

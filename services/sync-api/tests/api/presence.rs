@@ -60,7 +60,7 @@ async fn ann(api: &Api) -> Phone {
     let ann = api.phone(&jwt, "ann").await;
     let noted =
         "CREATE TABLE presence_writes (at timestamptz DEFAULT now(), online boolean, touched boolean);
-        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
             INSERT INTO presence_writes (online, touched)
             VALUES (new.online_status, new.updated_at <> old.updated_at); RETURN new; END $$;
         CREATE TRIGGER note AFTER UPDATE ON users FOR EACH ROW EXECUTE FUNCTION note()";
@@ -146,7 +146,7 @@ async fn who_is_believed_to_be_online_and_is_not_is_found() {
     let yaml = format!(
         "tenants: [{{url: '{}'}}]\nredis: {{url: '{}'}}\nauth: {{jwt_secret: '{SECRET}'}}",
         api.database.url(),
-        Servers::shared().await.redis_url(),
+        Servers::shared().await.redis_url_of(posduif_testkit::API),
     );
     let app = App::new(&Config::from_yaml(&yaml).unwrap(), Clock::system()).unwrap();
     compare_views(app.tenant(&api.tenant).unwrap()).await.unwrap();

@@ -73,7 +73,7 @@ async fn an_upload_without_an_identity_is_taken_anew_each_time() {
 #[tokio::test]
 async fn concurrent_repetitions_are_applied_once_and_answered_alike() {
     let (api, [ann, ..]) = changes::start().await;
-    let sql = "CREATE TABLE applied (); CREATE FUNCTION count_one() RETURNS trigger LANGUAGE plpgsql AS
+    let sql = "CREATE TABLE applied (); CREATE FUNCTION count_one() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
                $$ BEGIN PERFORM pg_sleep(0.05); INSERT INTO applied DEFAULT VALUES; RETURN NULL; END $$;
                CREATE TRIGGER count_one AFTER INSERT OR UPDATE ON notes FOR EACH ROW EXECUTE FUNCTION count_one()";
     api.sql.batch_execute(sql).await.unwrap();
@@ -152,7 +152,7 @@ async fn what_stays_on_the_device_is_told_to_the_operator() {
 #[tokio::test]
 async fn the_lsn_is_not_before_the_commit_of_changes_either() {
     let (api, [ann, ..]) = changes::start().await;
-    let admin = api.database.connect_admin().await;
+    let admin = api.database.connect_superuser().await;
     let slot = format!("s_{}", api.database.name());
     let create = "SELECT pg_create_logical_replication_slot($1::text::name, 'pgoutput')";
     admin.query_one(create, &[&slot]).await.unwrap();

@@ -18,23 +18,11 @@ const LONG: Duration = Duration::from_secs(60);
 const QUICK: &str = "api: {sse: {offline_after: 1s, ping_interval: 100ms}}\n\
                      rate_limit: {requests_per_minute: 100000, login_per_minute: 1}";
 
-/// As docs/PROTOCOL.md says.
-const RIGHTS: &str = "AUTH HELLO SELECT PING UNWATCH TIME EVAL EVALSHA SCRIPT|LOAD HGETALL HMGET HGET HSET HDEL \
-                      HEXISTS HINCRBY GET GETDEL SET SETEX UNLINK EXPIRE XRANGE ZADD ZRANGE ZREM ZSCORE SCARD SMISMEMBER \
-                      PUBLISH SUBSCRIBE";
-
 #[tokio::test]
-async fn the_rights_that_the_documents_name_are_enough_and_none_is_missed() {
+async fn the_rights_that_are_shipped_are_enough_and_none_is_missed() {
     let servers = Servers::private().await;
     let mut redis = connect(servers.redis_url(), Timeouts::default()).await.unwrap();
-    let mut user = redis::cmd("ACL");
-    user.arg(("SETUSER", "api", "reset", "on", ">pw", "~posduif:*", "&posduif:*"));
-    for command in RIGHTS.split_whitespace() {
-        user.arg(format!("+{}", command.to_lowercase()));
-    }
-    let () = user.query_async(&mut redis).await.unwrap();
-    let url = format!("redis://api:pw@127.0.0.1:{}/0", servers.redis().port());
-    let api = Api::as_user_of_redis(&servers, &url, QUICK).await;
+    let api = Api::on(&servers, QUICK).await;
     let (bob, bob_jwt) = api.web_user("bob").await;
     let ann = api.phone(&bob_jwt, "ann").await;
     api.message(bob, ann.user, "hello").await;

@@ -94,7 +94,7 @@ async fn a_snapshot_does_not_end_before_the_log_holds_what_its_pages_saw() {
 /// Servers whose commits are not on disk for seconds, unless somebody insists.
 async fn lazy_servers() -> Servers {
     let mut servers = Servers::durable().await;
-    let admin = servers.admin().await;
+    let admin = servers.superuser().await;
     for setting in ["synchronous_commit = off", "wal_writer_delay = '10s'"] {
         admin.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await.unwrap();
     }

@@ -37,10 +37,11 @@ async fn a_table_that_is_rewritten_while_its_page_is_read_loses_no_row() {
     let other = api.database.connect().await;
     other.batch_execute("BEGIN; ALTER TABLE tasks ALTER COLUMN code TYPE char(9)").await.unwrap();
     let page = tokio::spawn(api.incoming(&ann, "start", 500).send());
+    let server = api.database.connect_superuser().await;
     let waiting = "SELECT count(*) FROM pg_stat_activity
                     WHERE datname = current_database() AND wait_event_type = 'Lock'";
     eventually_true(Duration::from_secs(10), "the page waits for the table", async || {
-        Ok(api.sql.query_one(waiting, &[]).await?.get::<_, i64>(0) > 0)
+        Ok(server.query_one(waiting, &[]).await?.get::<_, i64>(0) > 0)
     })
     .await;
     other.batch_execute("COMMIT").await.unwrap();
@@ -239,7 +240,8 @@ async fn a_partitioned_table_is_one_table_in_snapshot_and_stream() {
         CREATE TABLE tasks_mid (hidden text, code char(4), id int NOT NULL, owner_id uuid);
         ALTER TABLE tasks ATTACH PARTITION tasks_mid FOR VALUES FROM (10) TO (20);
         CREATE TABLE tasks_high PARTITION OF tasks FOR VALUES FROM (20) TO (99) PARTITION BY RANGE (id);
-        CREATE TABLE tasks_high_x PARTITION OF tasks_high DEFAULT";
+        CREATE TABLE tasks_high_x PARTITION OF tasks_high DEFAULT;
+        GRANT SELECT ON tasks TO posduif_api";
     api.sql.batch_execute(partitioned).await.unwrap();
     let sql = "INSERT INTO tasks SELECT n, $1, n::text, 'h' FROM generate_series(1, 30) n";
     api.sql.execute(sql, &[&ann.user.uuid()]).await.unwrap();

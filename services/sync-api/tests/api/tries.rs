@@ -112,7 +112,7 @@ async fn guesses_at_the_same_moment_are_counted_one_by_one() {
 #[tokio::test]
 async fn all_replicas_count_together() {
     let api = Api::with(THREE).await;
-    let redis = Servers::shared().await.redis_url();
+    let redis = Servers::shared().await.redis_url_of(posduif_testkit::API);
     let (url, own) =
         (api.database.url(), format!("redis: {{url: '{redis}'}}\nauth: {{jwt_secret: '{SECRET}'}}"));
     let config = Config::from_yaml(&format!("tenants: [{{url: '{url}'}}]\n{own}\n{THREE}")).unwrap();

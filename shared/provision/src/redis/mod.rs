@@ -2,6 +2,7 @@
 
 mod ping;
 mod settings;
+mod users;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,10 +15,12 @@ use crate::launch::{Recipe, launch};
 use crate::place::Place;
 use crate::software::Software;
 use crate::supervise::{Signal, Spec, Supervised};
+pub use users::{Password, RedisUsers};
 
 /// What the private directory holds.
 const DATA: &str = "data";
 const CONFIGURATION: &str = "redis.conf";
+const USERS: &str = "users.acl";
 const LOG: &str = "redis.log";
 
 const STOP_WITHIN: Duration = Duration::from_secs(20);
@@ -33,6 +36,8 @@ pub struct RedisOptions {
     pub port: Option<u16>,
     /// The password that clients must give; none is asked for when `None`.
     pub password: Option<String>,
+    /// Users instead of a single password for everybody.
+    pub users: Option<RedisUsers>,
     /// Further lines for `redis.conf`, stronger than the server's own.
     pub settings: Vec<(String, String)>,
 }
@@ -40,7 +45,7 @@ pub struct RedisOptions {
 impl RedisOptions {
     /// A server on a free port without a password.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { server: None, dir: dir.into(), port: None, password: None, settings: Vec::new() }
+        Self { server: None, dir: dir.into(), port: None, password: None, users: None, settings: Vec::new() }
     }
 }
 
@@ -68,7 +73,7 @@ impl Redis {
     pub async fn start(options: RedisOptions) -> Result<Self, ProvisionError> {
         let installation = redis_installation(options.server.clone()).await?;
         let prepare = move || {
-            let place = Place::claim(&options.dir, &[DATA, CONFIGURATION, LOG])?;
+            let place = Place::claim(&options.dir, &[DATA, CONFIGURATION, USERS, LOG])?;
             place.folder(DATA)?;
             Ok(RedisRecipe { installation, options, place })
         };
@@ -79,11 +84,23 @@ impl Redis {
         Ok(Self { recipe, server, port })
     }
 
-    /// The address of the server, with its password: a secret.
+    /// The address of the server, with its password: a secret. Where there are users, that of the observer.
     pub fn url(&self) -> String {
-        let credential = self.recipe.options.password.as_deref().map(percent_encoded);
-        let credential = credential.map(|password| format!(":{password}@")).unwrap_or_default();
-        format!("redis://{credential}127.0.0.1:{}/0", self.port)
+        match &self.recipe.options.users {
+            Some(users) => self.url_of(&users.observer),
+            None => self.address("", self.recipe.options.password.as_deref()),
+        }
+    }
+
+    /// The address of the server for one of its users, with the user's password: a secret.
+    pub fn url_of(&self, user: &str) -> String {
+        let users = self.recipe.options.users.as_ref();
+        self.address(user, users.and_then(|users| users.password(user)))
+    }
+
+    fn address(&self, user: &str, password: Option<&str>) -> String {
+        let credential = password.map(|password| format!("{user}:{}@", percent_encoded(password)));
+        format!("redis://{}127.0.0.1:{}/0", credential.unwrap_or_default(), self.port)
     }
 
     pub fn port(&self) -> u16 {
@@ -138,7 +155,11 @@ impl Recipe for RedisRecipe {
     const SOFTWARE: Software = Software::Redis;
 
     fn spec(&self, port: u16) -> Result<Spec, ProvisionError> {
-        let text = settings::configuration(&self.options, port, &self.place.join(DATA));
+        let mut text = settings::configuration(&self.options, port, &self.place.join(DATA));
+        if let Some(users) = &self.options.users {
+            let file = self.place.write(USERS, &users.acl_file(self.installation.version()))?;
+            text += &settings::line("aclfile", &file.display().to_string());
+        }
         let configuration = self.place.write(CONFIGURATION, &text)?;
         let spec = Spec::new(self.installation.program(), self.place.join(LOG))
             .arg(configuration)
@@ -152,6 +173,12 @@ impl Recipe for RedisRecipe {
     }
 
     async fn ready(&self, _: u32, port: u16) -> bool {
-        ping::answers(port, self.options.password.as_deref()).await
+        let user = self
+            .options
+            .users
+            .as_ref()
+            .and_then(|users| Some(vec![users.observer.as_str(), users.password(&users.observer)?]));
+        let log_in = user.or_else(|| self.options.password.as_deref().map(|password| vec![password]));
+        ping::answers(port, &log_in.unwrap_or_default()).await
     }
 }

@@ -1,6 +1,5 @@
 //! Options in, the text of `redis.conf` out.
 
-use std::fmt::Write;
 use std::path::Path;
 
 use super::RedisOptions;
@@ -25,10 +24,14 @@ pub(super) fn configuration(options: &RedisOptions, port: u16, data: &Path) -> S
     settings.extend(options.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let mut text = "# Written by Posduif at each start.\n".to_owned();
     for (name, value) in settings {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{name} \"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""));
+        text += &line(name, value);
     }
     text
+}
+
+/// One setting.
+pub(super) fn line(name: &str, value: &str) -> String {
+    format!("{name} \"{}\"\n", value.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 #[cfg(test)]

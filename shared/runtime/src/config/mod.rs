@@ -40,7 +40,7 @@ pub use redis_url::{InvalidRedisUrl, RedisUrl};
 pub use retention::RetentionConfig;
 pub use sse::SseConfig;
 pub use sync::{MAX_BATCH_SIZE, SyncConfig};
-pub use tenants::TenantConfig;
+pub use tenants::{Reader, TenantConfig};
 pub use tls::TlsConfig;
 pub use wal::WalConfig;
 pub use webhook::WebhookConfig;
@@ -76,14 +76,24 @@ impl Config {
     /// Reads the file, lets `POSDUIF__SECTION__KEY` of the environment override it, reads the secret files
     /// that both services need, and checks every value.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Config::load_for(Reader::Api, path)
+    }
+
+    /// [`Config::load`] with the passwords that this program needs.
+    pub fn load_for(reader: Reader, path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Config::with_environment(&text, load::environment())
+        Config::read(reader, &text, load::environment())
     }
 
     /// The configuration that a text alone describes, without the environment.
     pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
-        Config::with_environment(text, [])
+        Config::from_yaml_for(Reader::Api, text)
+    }
+
+    /// [`Config::from_yaml`] with the passwords that this program needs.
+    pub fn from_yaml_for(reader: Reader, text: &str) -> Result<Self, ConfigError> {
+        Config::read(reader, text, [])
     }
 
     /// The configuration that a text describes, overridden by these variables.
@@ -91,9 +101,17 @@ impl Config {
         text: &str,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
+        Config::read(Reader::Api, text, variables)
+    }
+
+    fn read(
+        reader: Reader,
+        text: &str,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
         let mut config: Config = load::parse(text, variables)?;
         let mut problems = Problems::default();
-        tenants::settle(&mut config.tenants, &mut problems);
+        tenants::settle(&mut config.tenants, reader, &mut problems);
         config.redis.settle(&mut problems);
         config.api.check(&mut problems);
         config.sync.check(config.tenants.len(), &mut problems);
@@ -176,7 +194,7 @@ mod tests {
     fn the_shipped_file_shows_the_defaults() {
         let shipped = Config::from_yaml(SHIPPED).unwrap();
         let minimal =
-            Config::from_yaml("tenants: [{url: 'postgres://posduif:posduif@127.0.0.1:5432/tenant_1'}]");
+            Config::from_yaml("tenants: [{url: 'postgres://posduif_api:posduif@127.0.0.1:5432/tenant_1'}]");
         assert_eq!(format!("{shipped:?}"), format!("{:?}", minimal.unwrap()));
     }
 

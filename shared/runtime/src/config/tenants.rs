@@ -1,4 +1,4 @@
-//! `tenants`: one database each, with the role of the services and that of the operator.
+//! `tenants`: one database each, with the roles of API, ingester and operator.
 
 use std::path::PathBuf;
 
@@ -15,13 +15,24 @@ use crate::secret::{self, SecretError, SecretSource};
 pub struct TenantConfig {
     /// By default the name of the database.
     pub id: TenantId,
-    /// The services' own role; its password is part of it once the configuration is loaded.
+    /// The role of whoever loaded the configuration, the API's and the tool's unless the ingester did; its password is
+    /// part of it then.
     pub url: PostgresUrl,
     /// PEM file with certificates to trust besides those of the operating system.
     pub ca_file: Option<PathBuf>,
     password: SecretSource,
+    ingester_url: Option<PostgresUrl>,
+    ingester_password: SecretSource,
     admin_url: Option<PostgresUrl>,
     admin_password: SecretSource,
+}
+
+/// Which of the programs reads the configuration: each reads its own passwords alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    Ingester,
+    /// The API and the operator's tool.
+    Api,
 }
 
 #[derive(Deserialize)]
@@ -32,6 +43,10 @@ struct Keys {
     #[serde(default, deserialize_with = "secret::deserialize")]
     password: Option<SecretString>,
     password_file: Option<PathBuf>,
+    ingester_url: Option<PostgresUrl>,
+    #[serde(default, deserialize_with = "secret::deserialize")]
+    ingester_password: Option<SecretString>,
+    ingester_password_file: Option<PathBuf>,
     admin_url: Option<PostgresUrl>,
     #[serde(default, deserialize_with = "secret::deserialize")]
     admin_password: Option<SecretString>,
@@ -48,8 +63,10 @@ enum InvalidTenant {
     Secret(#[from] SecretError),
     #[error("{0} is given in the URL and by a key of its own; keep one of them")]
     PasswordTwice(&'static str),
-    #[error("admin_password is given without admin_url")]
-    AdminPasswordAlone,
+    #[error("{0}_password is given without {0}_url")]
+    PasswordAlone(&'static str),
+    #[error("ingester_url names another database than url; the services of a tenant work on one")]
+    OtherDatabase,
 }
 
 impl TryFrom<Keys> for TenantConfig {
@@ -61,47 +78,109 @@ impl TryFrom<Keys> for TenantConfig {
             None => keys.url.database().parse().map_err(InvalidTenant::Id)?,
         };
         let password = SecretSource::new("password", keys.password, keys.password_file)?;
+        let ingester_password =
+            SecretSource::new("ingester_password", keys.ingester_password, keys.ingester_password_file)?;
         let admin_password =
             SecretSource::new("admin_password", keys.admin_password, keys.admin_password_file)?;
         if keys.url.has_password() && !password.is_absent() {
             return Err(InvalidTenant::PasswordTwice("password"));
         }
-        match &keys.admin_url {
-            None if !admin_password.is_absent() => return Err(InvalidTenant::AdminPasswordAlone),
-            Some(url) if url.has_password() && !admin_password.is_absent() => {
-                return Err(InvalidTenant::PasswordTwice("admin_password"));
-            }
-            _ => {}
+        once(&keys.ingester_url, &ingester_password, "ingester", "ingester_password")?;
+        once(&keys.admin_url, &admin_password, "admin", "admin_password")?;
+        if keys.ingester_url.as_ref().is_some_and(|url| url.database() != keys.url.database()) {
+            return Err(InvalidTenant::OtherDatabase);
         }
-        let (url, admin_url, ca_file) = (keys.url, keys.admin_url, keys.ca_file);
-        Ok(TenantConfig { id, url, ca_file, password, admin_url, admin_password })
+        let (url, ingester_url, admin_url, ca_file) =
+            (keys.url, keys.ingester_url, keys.admin_url, keys.ca_file);
+        Ok(TenantConfig {
+            id,
+            url,
+            ca_file,
+            password,
+            ingester_url,
+            ingester_password,
+            admin_url,
+            admin_password,
+        })
+    }
+}
+
+/// That a role of its own has its password in one place.
+fn once(
+    url: &Option<PostgresUrl>,
+    password: &SecretSource,
+    role: &'static str,
+    key: &'static str,
+) -> Result<(), InvalidTenant> {
+    match url {
+        None if !password.is_absent() => Err(InvalidTenant::PasswordAlone(role)),
+        Some(url) if url.has_password() && !password.is_absent() => Err(InvalidTenant::PasswordTwice(key)),
+        _ => Ok(()),
     }
 }
 
 impl TenantConfig {
     /// A tenant that has nothing but an id and a URL.
     pub fn new(id: TenantId, url: PostgresUrl) -> Self {
-        let (password, admin_password) = (SecretSource::Absent, SecretSource::Absent);
-        TenantConfig { id, url, ca_file: None, password, admin_url: None, admin_password }
+        TenantConfig {
+            id,
+            url,
+            ca_file: None,
+            password: SecretSource::Absent,
+            ingester_url: None,
+            ingester_password: SecretSource::Absent,
+            admin_url: None,
+            admin_password: SecretSource::Absent,
+        }
     }
 
-    /// The same tenant, reached as the operator does; the services' role where no `admin_url` is given.
+    /// The same tenant, reached as the operator does; by `url` where no `admin_url` is given.
     ///
     /// Only this reads `admin_password_file`, so that a service need not be able to.
     pub fn as_admin(&self) -> Result<TenantConfig, SecretError> {
+        self.reached_by(self.admin_url.as_ref(), &self.admin_password)
+    }
+
+    /// The same tenant, reached as the ingester does; by `url` where no `ingester_url` is given.
+    ///
+    /// Only this reads `ingester_password_file`, so that the API need not be able to.
+    pub fn as_ingester(&self) -> Result<TenantConfig, SecretError> {
+        self.reached_by(self.ingester_url.as_ref(), &self.ingester_password)
+    }
+
+    /// The name of the ingester's role; it takes no password to know it.
+    pub fn ingester_role(&self) -> Option<&str> {
+        self.ingester_url.as_ref().unwrap_or(&self.url).config().get_user()
+    }
+
+    fn reached_by(
+        &self,
+        url: Option<&PostgresUrl>,
+        password: &SecretSource,
+    ) -> Result<TenantConfig, SecretError> {
         let mut tenant = self.clone();
-        if let Some(admin_url) = &self.admin_url {
-            tenant.url = admin_url.clone();
-            if let Some(password) = self.admin_password.read()? {
+        if let Some(url) = url {
+            tenant.url = url.clone();
+            if let Some(password) = password.read()? {
                 tenant.url.set_password(&password);
             }
         }
         Ok(tenant)
     }
+
+    /// Puts the reader's password into the URL; what cannot be read is told with its key.
+    fn settle(&mut self, reader: Reader) -> Result<(), (&'static str, SecretError)> {
+        if reader == Reader::Ingester && self.ingester_url.is_some() {
+            *self = self.as_ingester().map_err(|error| ("ingester_password_file", error))?;
+        } else if let Some(password) = self.password.read().map_err(|error| ("password_file", error))? {
+            self.url.set_password(&password);
+        }
+        Ok(())
+    }
 }
 
 /// Reads the password files and refuses what concerns the list as a whole.
-pub(super) fn settle(tenants: &mut [TenantConfig], problems: &mut Problems) {
+pub(super) fn settle(tenants: &mut [TenantConfig], reader: Reader, problems: &mut Problems) {
     if tenants.is_empty() {
         problems.add("tenants", "is empty; name at least one tenant with its url");
     }
@@ -113,17 +192,15 @@ pub(super) fn settle(tenants: &mut [TenantConfig], problems: &mut Problems) {
                 format!("{} is the id of an earlier tenant; ids must differ", tenant.id),
             );
         }
-        match tenant.password.read() {
-            Ok(Some(password)) => tenant.url.set_password(&password),
-            Ok(None) => {}
-            Err(error) => problems.add(format!("tenants[{index}].password_file"), error),
+        if let Err((key, error)) = tenant.settle(reader) {
+            problems.add(format!("tenants[{index}].{key}"), error);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Config;
+    use super::{super::Config, Reader};
 
     fn refused(yaml: &str) -> String {
         Config::from_yaml(yaml).unwrap_err().to_string()
@@ -165,6 +242,9 @@ mod tests {
             "url: 'postgres://u:hunter2@h/a', password: hunter2",
             "url: 'postgres://u@h/a', admin_url: 'postgres://p:hunter2@h/a', admin_password_file: x",
             "url: 'postgres://u@h/a', admin_password: hunter2",
+            "url: 'postgres://u@h/a', ingester_password: hunter2",
+            "url: 'postgres://u@h/a', ingester_url: 'postgres://i:hunter2@h/a', ingester_password_file: x",
+            "url: 'postgres://u@h/a', ingester_url: 'postgres://i:hunter2@h/b'",
         ] {
             let error = refused(&format!("tenants: [{{{keys}}}]"));
             assert!(error.contains("tenants[0]") && !error.contains("hunter2"), "{error}");
@@ -188,6 +268,38 @@ mod tests {
             config.tenants[index].as_admin().unwrap().url.config().get_user().map(str::to_owned)
         };
         assert_eq!((user(0).as_deref(), user(1).as_deref()), (Some("u"), Some("root")));
+    }
+
+    #[test]
+    fn each_program_reads_its_own_passwords_alone() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "hunter2\n").unwrap();
+        let yaml = |own: &str, other: &str| {
+            let path = file.path().display();
+            format!(
+                "tenants: [{{url: 'postgres://api@h/a', ingester_url: 'postgres://reader@h:7/a', \
+                 {own}password_file: {path}, {other}password_file: no/such}}]"
+            )
+        };
+        for (reader, own, other, user) in
+            [(Reader::Api, "", "ingester_", "api"), (Reader::Ingester, "ingester_", "", "reader")]
+        {
+            let config = Config::from_yaml_for(reader, &yaml(own, other)).unwrap();
+            let tenant = &config.tenants[0];
+            assert_eq!(tenant.url.config().get_user(), Some(user));
+            assert_eq!(tenant.url.config().get_password(), Some(&b"hunter2"[..]));
+            assert_eq!(tenant.ingester_role(), Some("reader"));
+            let error = Config::from_yaml_for(reader, &yaml(other, own)).unwrap_err().to_string();
+            assert!(error.contains(&format!("tenants[0].{own}password_file")), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_ingester_falls_back_to_the_url() {
+        let config =
+            Config::from_yaml_for(Reader::Ingester, "tenants: [{url: 'postgres://u:pw@h/a'}]").unwrap();
+        assert_eq!(config.tenants[0].url.config().get_password(), Some(&b"pw"[..]));
+        assert_eq!(config.tenants[0].ingester_role(), Some("u"));
     }
 
     #[test]

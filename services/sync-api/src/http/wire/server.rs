@@ -24,6 +24,9 @@ use super::{
     peer,
 };
 
+/// How long a connection is drained that was answered before all of its request came.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// How a port is served.
 pub struct Settings {
     pub tls: Option<ServerConfig>,
@@ -74,6 +77,8 @@ where
                 })
                 .keep_alive(keep_alive)
                 .client_request_timeout(patience.head)
+                // Who is refused while it still sends has so long to hear why.
+                .client_disconnect_timeout(LINGER)
                 .on_connect_ext(|io: &Patient<$io>, data: &mut Extensions| drop(data.insert(io.activity())))
                 .h1(map_config(application, |()| AppConfig::default()))
                 .map_err(|error| tracing::debug!(%error, "a connection ended"))

@@ -24,7 +24,7 @@ pub struct Sight {
 impl Witness {
     pub async fn new(world: &World) -> Self {
         let (one, two) = (&world.one.database, &world.two.database);
-        Witness { one: one.connect_admin().await, two: two.connect_admin().await }
+        Witness { one: one.connect().await, two: two.connect().await }
     }
 
     pub async fn look(&self) -> Sight {

@@ -130,8 +130,11 @@ impl World {
         let pages = one.snapshot(&ann, 500).await;
         let cursor = pages.last().unwrap()["cursor"].as_str().unwrap().to_owned();
 
-        let (first, second, redis) =
-            (one.database.url(), two.database.url(), Servers::shared().await.redis_url());
+        let (first, second, redis) = (
+            one.database.url(),
+            two.database.url(),
+            Servers::shared().await.redis_url_of(posduif_testkit::API),
+        );
         let both = format!(
             "tenants: [{{url: '{first}'}}, {{url: '{second}'}}]\nredis: {{url: '{redis}'}}\n\
              auth: {{jwt_secret: '{SECRET}'}}\n{QUIET}"
