@@ -7,4 +7,6 @@ mod web;
 
 mod conversation;
 mod fleet;
+mod limited;
+mod secured;
 mod watch;
