@@ -181,8 +181,8 @@ fn micros(time: &str) -> String {
     format!("{seconds}.{fraction:0<6}")
 }
 
-/// Syncs until the device has seen everything that the database holds now, then compares all rows.
-async fn agrees(client: &Client, device: &Device) {
+/// Syncs until the device has seen everything that the database holds now.
+async fn catch_up(client: &Client, device: &Device) {
     let now: String = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await.unwrap().get(0);
     let now: posduif_model::Lsn = now.parse().unwrap();
     eventually(SOON, "the device has caught up", async || {
@@ -190,6 +190,11 @@ async fn agrees(client: &Client, device: &Device) {
         Ok(summary.lsn.is_some_and(|lsn| lsn >= now).then_some(()))
     })
     .await;
+}
+
+/// Catches up, then compares all rows.
+async fn agrees(client: &Client, device: &Device) {
+    catch_up(client, device).await;
     let user = device.user_id();
     let condition = format!("sender_id = '{user}' OR recipient_id = '{user}'");
     let expected = server_rows(client, "messages", &MESSAGE_COLUMNS, &condition).await;
@@ -256,6 +261,10 @@ async fn fifty_devices_hold_exactly_what_postgresql_holds() {
     let summary = first.sync().await.unwrap();
     assert_eq!((summary.uploaded, summary.rejected), (sent, 0));
 
+    // What one has received another hears of: its word comes with the next request, and goes out with the one after.
+    for _ in 0..3 {
+        stream::iter(&devices).for_each_concurrent(AT_ONCE, |device| catch_up(&client, device)).await;
+    }
     stream::iter(&devices).for_each_concurrent(AT_ONCE, |device| agrees(&client, device)).await;
     let stored: i64 = client.query_one("SELECT count(*) FROM messages", &[]).await.unwrap().get(0);
     assert_eq!(usize::try_from(stored).unwrap(), MESSAGES + hostile.len() + sent);
