@@ -8,5 +8,6 @@ mod web;
 mod conversation;
 mod fleet;
 mod limited;
+mod secrets;
 mod secured;
 mod watch;

@@ -206,35 +206,3 @@ async fn every_tenant_is_listed_whether_it_answers_or_not() {
     at.refused(&["user", "list"], "--tenant").await;
     assert!(at.ok(&["user", "list", "--tenant", &name]).await.contains("Ann"));
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_rights_that_the_document_names_are_enough_to_end_a_credential() {
-    let servers = Servers::private().await;
-    let at = Installation::start(&servers).await;
-    at.migrate().await;
-    at.web_user("Ann", PASSWORD, &[]).await;
-    let api = at.api().await;
-    let phones = [Phone::enroll(&at, "phone-1", "Joe").await, Phone::enroll(&at, "phone-2", "Eve").await];
-    for phone in &phones {
-        assert_eq!(phone.calls(&at).await, StatusCode::OK);
-    }
-    let rights = "AUTH HELLO SELECT PING UNWATCH TIME EVAL EVALSHA SCRIPT|LOAD HSET HDEL HEXISTS HINCRBY EXPIRE PUBLISH";
-    let document =
-        include_str!("../../../../docs/OPERATING.md").split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(document.contains(rights));
-    let mut words = vec!["SETUSER", "operator", "reset", "on", ">pw", "~posduif:*", "&posduif:*"];
-    let allowed: Vec<String> =
-        rights.split_whitespace().map(|right| format!("+{}", right.to_lowercase())).collect();
-    words.extend(allowed.iter().map(String::as_str));
-    let client = redis::Client::open(servers.redis_url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let () = redis::cmd("ACL").arg(&words).query_async(&mut connection).await.unwrap();
-    at.set_redis_user("operator", "pw");
-    at.ok(&["device", "revoke", "phone-1"]).await;
-    at.ok(&["user", "disable", "Eve"]).await;
-    at.web_user("Ann", "another password", &["--admin"]).await;
-    for phone in &phones {
-        assert_eq!(phone.calls(&at).await, StatusCode::UNAUTHORIZED);
-    }
-    drop(api);
-}
