@@ -12,7 +12,8 @@ umask 077
 mkdir -p "$dir"
 chmod 700 "$dir"
 
-for name in jwt_secret postgres_admin_password postgres_password redis_password; do
+for name in jwt_secret postgres_admin_password posduif_admin_password posduif_ingester_password posduif_api_password \
+    redis_ingester_password redis_api_password redis_tool_password; do
     file=$dir/$name
     if [ -e "$file" ]; then
         echo "kept     $file"
@@ -31,4 +32,18 @@ for name in jwt_secret postgres_admin_password postgres_password redis_password;
     ln "$new" "$file"
     rm -f "$new"
     echo "created  $file"
+done
+
+# Redis is given hashes: 64 hexadecimal digits, as its list of users has them. They follow from the passwords, so they are
+# made anew each time.
+for user in ingester api tool; do
+    new=$(mktemp "$dir/.new.XXXXXX")
+    sha256sum <"$dir/redis_${user}_password" | cut -c 1-64 | tr -d '\n' >"$new"
+    if [ "$(wc -c <"$new")" -ne 64 ]; then
+        rm -f "$new"
+        echo "sha256sum gave no hash" >&2
+        exit 1
+    fi
+    chmod 444 "$new"
+    mv -f "$new" "$dir/redis_${user}_sha256"
 done

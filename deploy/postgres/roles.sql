@@ -65,6 +65,6 @@ BEGIN
     ALTER ROLE posduif_api SET lock_timeout = '30s';
     IF NOT is_superuser THEN
         -- To create a database for a role one must be able to become it.
-        GRANT posduif_admin TO CURRENT_USER WITH INHERIT FALSE, SET TRUE;
+        EXECUTE 'GRANT posduif_admin TO CURRENT_USER WITH INHERIT FALSE, SET TRUE';
     END IF;
 END $roles$;

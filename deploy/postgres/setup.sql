@@ -1,13 +1,13 @@
 -- Roles, and a tenant's database, by psql as the server's administrator; can be repeated, for each tenant once:
 --   psql "host=db.example user=postgres dbname=postgres" -v database=tenant_1 -f deploy/postgres/setup.sql
--- Passwords lie in the files postgres_admin_password, postgres_ingester_password and postgres_api_password in the folder
+-- Passwords lie in the files posduif_admin_password, posduif_ingester_password and posduif_api_password in the folder
 -- POSDUIF_SECRETS (/run/secrets): no argument and no statement that makes a role holds one. Where the
 -- server logs all statements and its administrator may not turn that off, put SCRAM verifiers into the files.
 \set ON_ERROR_STOP on
 \if :{?database} \else
     \set database tenant_1
 \endif
-\if `cd "${POSDUIF_SECRETS:-/run/secrets}" && test -s postgres_admin_password && test -s postgres_ingester_password && test -s postgres_api_password && echo false || echo true`
+\if `cd "${POSDUIF_SECRETS:-/run/secrets}" && test -s posduif_admin_password && test -s posduif_ingester_password && test -s posduif_api_password && echo false || echo true`
     DO $$ BEGIN RAISE EXCEPTION 'password files are missing, or empty' USING HINT = 'Name their folder in POSDUIF_SECRETS.'; END $$;
 \endif
 
@@ -19,11 +19,11 @@ SELECT rolsuper AS is_superuser FROM pg_roles WHERE rolname = current_user \gset
     SET log_transaction_sample_rate = 0;
     SET log_min_error_statement = 'panic';
 \endif
-\set password `cat "${POSDUIF_SECRETS:-/run/secrets}/postgres_admin_password"`
+\set password `cat "${POSDUIF_SECRETS:-/run/secrets}/posduif_admin_password"`
 SELECT set_config('posduif.admin_password', :'password', false) \g /dev/null
-\set password `cat "${POSDUIF_SECRETS:-/run/secrets}/postgres_ingester_password"`
+\set password `cat "${POSDUIF_SECRETS:-/run/secrets}/posduif_ingester_password"`
 SELECT set_config('posduif.ingester_password', :'password', false) \g /dev/null
-\set password `cat "${POSDUIF_SECRETS:-/run/secrets}/postgres_api_password"`
+\set password `cat "${POSDUIF_SECRETS:-/run/secrets}/posduif_api_password"`
 SELECT set_config('posduif.api_password', :'password', false) \g /dev/null
 \unset password
 \ir roles.sql

@@ -8,15 +8,21 @@ use tokio_postgres::{Client, Row};
 
 use crate::{error::MigrationError, roles::Role};
 
-/// Explicit rights of a role on Posduif's own tables and sequences and on the tables given, but not on what it owns.
+/// Explicit rights of a role on Posduif's own tables and sequences, on the tables given and on the sequences that belong to
+/// those, but not on what it owns.
 const HELD: &str = "
-WITH objects AS (
+WITH given AS (
+    SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      JOIN unnest($4::text[], $5::text[]) AS w (schema, name) ON w.schema = n.nspname AND w.name = c.relname
+), objects AS (
     SELECT c.oid, c.relkind = 'S' AS sequence, n.nspname::text AS schema, c.relname::text AS name, c.relacl AS acl
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'p', 'v', 'S') AND c.relowner <> $1::text::regrole
        AND (n.nspname = $2::text OR (n.nspname = 'public' AND c.relname = ANY ($3::text[]))
-            OR EXISTS (SELECT FROM unnest($4::text[], $5::text[]) AS w (schema, name)
-                        WHERE w.schema = n.nspname AND w.name = c.relname))
+            OR c.oid IN (SELECT oid FROM given)
+            OR c.relkind = 'S' AND EXISTS (SELECT FROM pg_depend d JOIN given ON given.oid = d.refobjid
+                                            WHERE d.objid = c.oid AND d.classid = 'pg_class'::regclass
+                                              AND d.refclassid = 'pg_class'::regclass))
 )
 SELECT o.sequence, o.schema, o.name, a.privilege_type, NULL
   FROM objects o, aclexplode(o.acl) a WHERE a.grantee = $1::text::regrole

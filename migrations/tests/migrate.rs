@@ -1,6 +1,8 @@
 //! Migrations on real databases: repeated, at once, and what their triggers keep true.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod rights;
+
 use posduif_migrations::{Report, migrate};
 use posduif_model::rule::{RuleSet, TableDeclaration, WriteDeclaration};
 use posduif_testkit::{Database, Servers};
@@ -29,7 +31,7 @@ async fn published(client: &Client) -> Vec<String> {
 }
 
 /// The files in `sql`.
-const MIGRATIONS: usize = 6;
+const MIGRATIONS: usize = 7;
 
 #[tokio::test]
 async fn a_migration_can_be_repeated_and_changes_nothing_more() {

@@ -73,6 +73,11 @@ impl Installation {
         self.process.start_again();
     }
 
+    /// Where everything of it lies.
+    pub fn folder(&self) -> PathBuf {
+        self.scratch.join("dev")
+    }
+
     /// A file for a device's database.
     pub fn phone(&self, name: &str) -> PathBuf {
         self.scratch.join(name)

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use posduif_catalogue::{Facts, Problems, PublicationFacts, TableFacts, judge};
+use posduif_catalogue::{
+    Facts, Problems, PublicationFacts, TableFacts, judge,
+    rights::{Part, missing, own_rights},
+};
 use posduif_model::{
     TableName,
     rule::{BucketTemplate, RuleSet, TableDeclaration},
@@ -22,6 +25,9 @@ pub enum CatalogError {
     /// Everything that is wrong, each with what to run.
     #[error("{0}")]
     Unusable(Problems),
+    /// What the role lacks, each with what to run.
+    #[error("tenants: {0}")]
+    Rights(String),
 }
 
 /// What is known of the declared tables.
@@ -54,6 +60,15 @@ pub struct KnownColumn {
     pub name: String,
     pub type_oid: u32,
     pub modifier: i32,
+}
+
+/// That the role of the ingester has what it needs besides reading the declared tables.
+pub async fn check_rights(client: &Client) -> Result<(), CatalogError> {
+    let lacking = missing(client, Part::Ingester, None, &own_rights(Part::Ingester)).await?;
+    match lacking.is_empty() {
+        true => Ok(()),
+        false => Err(CatalogError::Rights(lacking.join("; tenants: "))),
+    }
 }
 
 impl Catalog {

@@ -26,7 +26,7 @@ use tokio::{
 use tokio_postgres::Client;
 
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, check_rights},
     gate::{Gate, Stored},
     guard::{APPLICATION, Guard},
     health::{self, Health},
@@ -78,6 +78,7 @@ impl Session {
         let sql = self.sql(&mut parts).await?;
         // Before anything is made for it on the server.
         Catalog::load(&sql, &self.rules, &self.wal.publication).await?;
+        check_rights(&sql).await?;
         // Should the ordinary connection end meanwhile, so does the attempt.
         let taken = tokio::select! {
             taken = takeover::take_over(self, &sql) => taken?,

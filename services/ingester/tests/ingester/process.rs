@@ -48,7 +48,7 @@ impl Ingester {
     /// Its webhook is this section.
     pub async fn start_calling(tenant: &Tenant, webhook: &str) -> Self {
         let redis = tenant.session.redis.url.expose().to_owned();
-        Self::start_also(tenant.database.url(), &redis, "[]", "debug", webhook).await
+        Self::start_also(tenant.database.ingester_url(), &redis, "[]", "debug", webhook).await
     }
 
     async fn get(&self, path: &str) -> anyhow::Result<String> {

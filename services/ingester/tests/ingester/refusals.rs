@@ -203,6 +203,24 @@ async fn a_role_that_may_not_read_a_table_is_told_what_to_be_granted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_lacks_what_the_ingester_writes_is_told_what_it_is_and_makes_no_slot() {
+    let mut tenant = Tenant::create(Servers::shared().await).await;
+    let revoke = "REVOKE INSERT (nonce) ON posduif_engine.heartbeat FROM posduif_ingester;
+                  REVOKE USAGE ON SEQUENCE posduif_engine.fencing_token FROM posduif_ingester";
+    tenant.client.batch_execute(revoke).await.unwrap();
+    let reason = tenant.spawn().ended().await;
+    let expected = "role posduif_ingester lacks INSERT (nonce) on posduif_engine.heartbeat, USAGE on sequence \
+                    posduif_engine.fencing_token; run posduif migrate";
+    assert!(reason.contains(expected), "{reason}");
+    // The API's role is no substitute.
+    tenant.session.tenant.url = tenant.database.url().parse().unwrap();
+    let reason = tenant.spawn().ended().await;
+    assert!(reason.contains("may not replicate; run ALTER ROLE"), "{reason}");
+    let slots = "SELECT FROM pg_replication_slots WHERE database = current_database()";
+    assert!(tenant.client.query_opt(slots, &[]).await.unwrap().is_none(), "a slot was made for nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_database_of_an_older_version_is_told_to_be_migrated() {
     let tenant = Tenant::create(Servers::shared().await).await;
     let older = "DROP TABLE posduif_engine.row_versions";

@@ -111,7 +111,7 @@ async fn a_new_epoch_is_told_as_skipped_and_what_comes_after_it_one_by_one() {
     tenant.slot_is_free().await;
     let drop_slot = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
                       WHERE database = current_database()";
-    tenant.client.execute(drop_slot, &[]).await.unwrap();
+    tenant.database.connect_superuser().await.execute(drop_slot, &[]).await.unwrap();
     let _running = tenant.ingest().await;
     tenant.message(ann, ann, "second").await;
     let commits = receiver.has(2).await;

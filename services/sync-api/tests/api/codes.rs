@@ -267,10 +267,10 @@ async fn every_code_of_the_documents_is_given_for_its_reasons_in_the_one_shape()
 
     // An entry that the ingester never wrote.
     let since = api.snapshot(&ann, 500).await.last().unwrap()["cursor"].as_str().unwrap().to_owned();
-    let mut connection = connect(redis, Timeouts::default()).await.unwrap();
+    let tester = Servers::shared().await.redis_url();
+    let mut connection = connect(tester, Timeouts::default()).await.unwrap();
     let bucket = Bucket::User(ann.user);
-    let at =
-        api.commit(None, &[bucket.clone()], &[put("messages", json!({"id": bob}), json!({"id": bob}))]).await;
+    let at = api.commit(None, &[bucket], &[put("messages", json!({"id": bob}), json!({"id": bob}))]).await;
     ok(api.incoming(&ann, &since, 10)).await;
     let epoch = api.log.lock().await.epoch;
     let stream = Keys::new(&api.tenant).bucket(&epoch, &bucket);

@@ -6,7 +6,7 @@ use super::{Object, Part, Right};
 
 /// Whether the role enters the database, and replicates where it must; then each right by its place in the lists.
 const HELD: &str = "
-SELECT has_database_privilege(r.oid, d.oid, 'CONNECT'),
+SELECT r.rolname::text, has_database_privilege(r.oid, d.oid, 'CONNECT'),
        r.rolsuper OR r.rolreplication
            OR coalesce(pg_has_role(r.oid, to_regrole('rds_replication'), 'USAGE'), false),
        ARRAY(SELECT coalesce(CASE
@@ -45,12 +45,13 @@ pub async fn missing(
     }
     let [kinds, schemas, names, cols, privileges] = &columns;
     let row = client.query_opt(HELD, &[&role, kinds, schemas, names, cols, privileges]).await?;
-    let called = role.unwrap_or("of this connection");
     let Some(row) = row else {
+        let called = role.unwrap_or_default();
         return Ok(vec![format!("role {called} does not exist; run deploy/postgres/setup.sql")]);
     };
+    let called: String = row.try_get(0)?;
     let (enters, replicates, held): (bool, bool, Vec<bool>) =
-        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
     let mut sentences = Vec::new();
     if !enters {
         sentences

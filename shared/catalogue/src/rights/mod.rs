@@ -16,7 +16,7 @@ use posduif_model::{
 use crate::{facts::Facts, problem::Problems};
 
 pub use missing::missing;
-pub use own::{ENGINE_SCHEMA, OWN_TABLES};
+pub use own::{ENGINE_SCHEMA, OWN_TABLES, own_rights};
 
 /// The part of an installation that a role is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl fmt::Display for Right {
 ///
 /// Columns come from the declarations, so a column that does not exist is among them; whoever grants leaves it out.
 pub fn wanted(part: Part, facts: &Facts, rules: &RuleSet, problems: &Problems) -> Vec<Right> {
-    let mut rights = own::rights(part);
+    let mut rights = own_rights(part);
     let mut add = |object: Object, privilege: &str, columns: Option<&[String]>| {
         let privilege = privilege.to_owned();
         match columns {

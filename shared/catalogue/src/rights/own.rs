@@ -132,7 +132,7 @@ const INGESTER: Rights = &[
 const FENCING: &str = "posduif_engine.fencing_token";
 
 /// What the part needs, whatever is declared.
-pub(super) fn rights(part: Part) -> Vec<Right> {
+pub fn own_rights(part: Part) -> Vec<Right> {
     let (tables, sequences): (Rights, &[&str]) = match part {
         Part::Api => (API, &[]),
         Part::Ingester => (INGESTER, &[FENCING]),
