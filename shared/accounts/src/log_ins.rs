@@ -3,10 +3,10 @@
 use posduif_model::UserId;
 use tokio_postgres::Client;
 
-use crate::{account, caches::Caches, error::AccountError, user};
+use crate::{account, caches::Caches, error::AccountError, invitation, user};
 
-/// Stores the hash of a new password and ends the log-ins that an earlier one was given; a first one ends none, and
-/// needs no Redis.
+/// Stores the hash of a new password and ends the log-ins that an earlier one was given, with the enrolment tokens that
+/// they made; a first one ends none, and needs no Redis.
 pub async fn set_password(
     client: &mut Client,
     caches: &Caches,
@@ -14,6 +14,8 @@ pub async fn set_password(
     hash: &str,
 ) -> Result<(), AccountError> {
     let transaction = client.transaction().await?;
+    // Whoever knew the password may have given out tokens that outlive it.
+    invitation::void_all_of(&transaction, user).await?;
     if !user::lock(&transaction, user).await? {
         return Err(AccountError::Unknown);
     }

@@ -206,12 +206,15 @@ async fn a_new_password_ends_the_log_ins_of_the_old_one() {
     let (bob, jwt) = api.web_user("bob").await;
     let (_, jane) = api.web_user("jane").await;
     let mut live = Listener::open(api.get(&format!("/sse/web/{bob}")).bearer_auth(&jwt)).await;
+    let token = api.enrollment_token(&jwt, &json!({})).await;
     let caches = api.caches(Servers::shared().await);
     let hash = password::hash("another password").unwrap();
     log_ins::set_password(&mut api.database.connect().await, &caches, bob, &hash).await.unwrap();
     assert_eq!(refused(api.get("/api/messages").bearer_auth(&jwt)).await, is(401, "UNAUTHORIZED"));
     assert_eq!(live.rest().await, []);
     assert_eq!(refused(api.log_in("bob")).await, is(401, "UNAUTHORIZED"));
+    // Nor does anything that they gave out live on.
+    assert_eq!(refused(api.complete(&token, "new-phone", "ann")).await, is(400, "INVALID_TOKEN"));
     let login = json!({"username": "bob", "password": "another password"});
     let jwt = ok(api.post("/api/auth/login", &login)).await["token"].as_str().unwrap().to_owned();
     for token in [&jwt, &jane] {
