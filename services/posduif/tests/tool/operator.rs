@@ -206,3 +206,29 @@ async fn every_tenant_is_listed_whether_it_answers_or_not() {
     at.refused(&["user", "list"], "--tenant").await;
     assert!(at.ok(&["user", "list", "--tenant", &name]).await.contains("Ann"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rights_that_are_shipped_are_enough_to_end_a_credential() {
+    let servers = Servers::private().await;
+    let at = Installation::start(&servers).await;
+    at.migrate().await;
+    at.web_user("Ann", PASSWORD, &[]).await;
+    let api = at.api().await;
+    let phones = [Phone::enroll(&at, "phone-1", "Joe").await, Phone::enroll(&at, "phone-2", "Eve").await];
+    for phone in &phones {
+        assert_eq!(phone.calls(&at).await, StatusCode::OK);
+    }
+    at.ok(&["device", "revoke", "phone-1"]).await;
+    at.ok(&["user", "disable", "Eve"]).await;
+    at.web_user("Ann", "another password", &["--admin"]).await;
+    for phone in &phones {
+        assert_eq!(phone.calls(&at).await, StatusCode::UNAUTHORIZED);
+    }
+    drop(api);
+    let client = redis::Client::open(servers.redis_url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let denied: Vec<redis::Value> = redis::cmd("ACL").arg("LOG").query_async(&mut connection).await.unwrap();
+    let denied: Vec<String> = denied.iter().map(|entry| format!("{entry:?}")).collect();
+    let denied: Vec<&String> = denied.iter().filter(|entry| !entry.contains("client|setinfo")).collect();
+    assert!(denied.is_empty(), "{denied:?}");
+}
