@@ -24,6 +24,7 @@ mod writer;
 mod phone;
 mod verdict;
 
+mod callers;
 mod cut;
 mod lives;
 mod owned;

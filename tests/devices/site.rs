@@ -37,6 +37,8 @@ pub struct Settings {
     pub replicas: u8,
     /// `api.public_url`, where it is not the first replica's.
     pub public_url: Option<String>,
+    /// `rate_limit`, where callers are limited; a proxy on this machine is believed then.
+    pub limits: Option<Value>,
 }
 
 impl Default for Settings {
@@ -48,6 +50,7 @@ impl Default for Settings {
             retention: None,
             replicas: 1,
             public_url: None,
+            limits: None,
         }
     }
 }
@@ -86,18 +89,20 @@ impl Site {
         if let Some(retention) = settings.retention {
             sync["retention"] = retention;
         }
+        let trusted: &[&str] = if settings.limits.is_some() { &["127.0.0.1"] } else { &[] };
+        let limits = settings.limits.unwrap_or(json!({ "enabled": false }));
         let configuration = |replica: u8| -> PathBuf {
             let (at, public) = (address(replica), settings.public_url.as_ref().unwrap_or(&api_url));
             let config = json!({
                 "tenants": [database.tenant()],
                 "redis": { "url": servers.redis_url_of(TOOL) },
-                "api": { "bind": format!("{at}:{port}"), "public_url": public },
+                "api": { "bind": format!("{at}:{port}"), "public_url": public, "trusted_proxies": trusted },
                 "admin": {
                     "api_bind": format!("{at}:{admin_port}"),
                     "ingester_bind": format!("127.0.0.1:{ingester_port}"),
                 },
                 "auth": { "jwt_secret": "0123456789abcdef0123456789abcdef" },
-                "rate_limit": { "enabled": false },
+                "rate_limit": limits,
                 "log": { "format": "text" },
                 "sync": sync,
             });

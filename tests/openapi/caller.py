@@ -7,12 +7,11 @@ there. Whatever a run may end (devices, log-ins, other users) belongs to others 
 import json
 import secrets
 import sys
-import urllib.parse
 import urllib.request
 
-import pg8000.native
-
 TOKENS = 40
+# Of a parameter's values, so many name something that is there.
+PROBABILITY = 0.7
 
 
 class Api:
@@ -53,20 +52,6 @@ def by_device(device):
     return {"X-Device-ID": device["device_id"], **bearer(device["device_token"])}
 
 
-def make_operator(url, user):
-    """By SQL, as no call of the API makes an operator."""
-    parts = urllib.parse.urlsplit(url)
-    database = pg8000.native.Connection(
-        parts.username, host=parts.hostname, port=parts.port, password=parts.password, database=parts.path[1:]
-    )
-    database.run(
-        "INSERT INTO posduif_engine.accounts (user_id, is_admin) VALUES (CAST(:user AS uuid), true)"
-        " ON CONFLICT (user_id) DO UPDATE SET is_admin = true",
-        user=user,
-    )
-    database.close()
-
-
 def dictionaries(api, callers, device, passwords):
     """Values that name something, by the name of their dictionary."""
     (bob, bob_id), (jane, jane_id) = callers["Bob"], callers["Jane"]
@@ -78,10 +63,10 @@ def dictionaries(api, callers, device, passwords):
         "messages": messages,
         "devices": [other["device_id"] for other in expendable],
         "own_device": [device["device_id"]],
-        "tokens": [api.invite(jane) for _ in range(TOKENS)],
+        "tokens": [api.invite(bob) for _ in range(TOKENS)],
         "cursors": ["start", start["cursor"]],
-        "usernames": list(passwords),
-        "passwords": list(passwords.values()),
+        "usernames": ["Bob"],
+        "passwords": [passwords["Bob"]],
         "files": ["index.html", "swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png"],
         "tables": ["public.messages", "public.users"],
     }
@@ -135,7 +120,7 @@ def configuration(credentials, values):
             # A stream has no end: what it begins with is looked at.
             lines += ["max-stream-events = 1", "request-timeout = 5"]
         bindings = NAMED.get(operation, {}).items()
-        entries = [f'{json.dumps(where)} = {{ dictionary = "{name}", probability = 0.5 }}' for where, name in bindings]
+        entries = [f'{json.dumps(where)} = {{ dictionary = "{name}", probability = {PROBABILITY} }}' for where, name in bindings]
         if operation in REFUSED:
             status, reason = REFUSED[operation]
             lines += [f"# {reason}", f"checks.positive_data_acceptance.expected-statuses = {json.dumps([*ACCEPTED, str(status)])}"]
@@ -150,7 +135,7 @@ def main(caller, running, file):
     api = Api(installation["api_url"])
     passwords = {user["username"]: user["password"] for user in installation["web_users"]}
     callers = {name: api.log_in(name, password) for name, password in passwords.items()}
-    (bob, bob_id), (jane, _) = callers["Bob"], callers["Jane"]
+    bob, jane = callers["Bob"][0], callers["Jane"][0]
     # Jane lets it in, so that Bob cannot revoke it.
     device = api.enrol(jane)
     credentials = {
@@ -159,12 +144,8 @@ def main(caller, running, file):
         "web": {"web": bob},
         "operator": {"web": bob},
     }
-    if caller == "operator":
-        make_operator(installation["postgres_url"], bob_id)
     with open(file, "w", encoding="utf-8") as text:
         text.write(configuration(credentials[caller], dictionaries(api, callers, device, passwords)))
-    with open(file + ".url", "w", encoding="utf-8") as text:
-        text.write(api.base + "/api/openapi.json")
 
 
 main(*sys.argv[1:])

@@ -10,7 +10,7 @@ use posduif_model::UserId;
 use posduif_provision::free_port;
 use posduif_sdk::Device;
 use posduif_testkit::{API, Database, INGESTER, Process, Scratch, Servers, TOOL, binaries, eventually};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use crate::{corpus, web::WebUser};
@@ -20,32 +20,37 @@ const DEVICES: usize = 50;
 /// Devices that sync at the same time.
 const AT_ONCE: usize = 10;
 const SOON: Duration = Duration::from_secs(120);
-const PASSWORD: &str = "correct horse battery staple";
+pub const PASSWORD: &str = "correct horse battery staple";
 
 /// A tenant with its services as real processes.
-struct Fleet {
-    database: Database,
-    api_url: String,
-    scratch: Scratch,
+pub struct Fleet {
+    pub database: Database,
+    pub api_url: String,
+    /// Where operators ask.
+    pub admin_url: String,
+    pub scratch: Scratch,
     _ingester: Process,
     _api: Process,
 }
 
-async fn start() -> Fleet {
+/// `limits` is the configuration's `rate_limit`, `tls` its `api.tls`.
+pub async fn start(limits: Value, tls: Option<Value>) -> Fleet {
     let servers = Servers::shared().await;
     let database = Database::create(servers).await;
     let scratch = Scratch::new();
     let [api, api_admin, ingester_admin] = std::array::from_fn(|_| free_port().unwrap());
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let api_url = format!("{scheme}://127.0.0.1:{api}");
     let config = json!({
         "tenants": [database.tenant()],
         "redis": { "url": servers.redis_url_of(TOOL) },
-        "api": { "bind": format!("127.0.0.1:{api}"), "public_url": format!("http://127.0.0.1:{api}") },
+        "api": { "bind": format!("127.0.0.1:{api}"), "public_url": api_url, "tls": tls.unwrap_or(json!({})) },
         "admin": {
             "api_bind": format!("127.0.0.1:{api_admin}"),
             "ingester_bind": format!("127.0.0.1:{ingester_admin}"),
         },
         "auth": { "jwt_secret": "0123456789abcdef0123456789abcdef" },
-        "rate_limit": { "enabled": false },
+        "rate_limit": limits,
     });
     let path = scratch.join("config.yaml");
     std::fs::write(&path, config.to_string()).unwrap();
@@ -67,8 +72,8 @@ async fn start() -> Fleet {
         })
         .await;
     }
-    let api_url = format!("http://127.0.0.1:{api}");
-    Fleet { database, api_url, scratch, _ingester: ingester, _api: api_process }
+    let admin_url = format!("http://127.0.0.1:{api_admin}");
+    Fleet { database, api_url, admin_url, scratch, _ingester: ingester, _api: api_process }
 }
 
 async fn add_web_user(config: &std::path::Path) {
@@ -176,8 +181,8 @@ fn micros(time: &str) -> String {
     format!("{seconds}.{fraction:0<6}")
 }
 
-/// Syncs until the device has seen everything that the database holds now, then compares all rows.
-async fn agrees(client: &Client, device: &Device) {
+/// Syncs until the device has seen everything that the database holds now.
+async fn catch_up(client: &Client, device: &Device) {
     let now: String = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await.unwrap().get(0);
     let now: posduif_model::Lsn = now.parse().unwrap();
     eventually(SOON, "the device has caught up", async || {
@@ -185,6 +190,11 @@ async fn agrees(client: &Client, device: &Device) {
         Ok(summary.lsn.is_some_and(|lsn| lsn >= now).then_some(()))
     })
     .await;
+}
+
+/// Catches up, then compares all rows.
+async fn agrees(client: &Client, device: &Device) {
+    catch_up(client, device).await;
     let user = device.user_id();
     let condition = format!("sender_id = '{user}' OR recipient_id = '{user}'");
     let expected = server_rows(client, "messages", &MESSAGE_COLUMNS, &condition).await;
@@ -202,7 +212,7 @@ fn assert_same(expected: &[Row], got: &[Row]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_devices_hold_exactly_what_postgresql_holds() {
-    let fleet = start().await;
+    let fleet = start(json!({ "enabled": false }), None).await;
     let client = fleet.database.connect().await;
     let texts = corpus::messages(MESSAGES);
     let people = create_people(&client, &texts).await;
@@ -251,6 +261,10 @@ async fn fifty_devices_hold_exactly_what_postgresql_holds() {
     let summary = first.sync().await.unwrap();
     assert_eq!((summary.uploaded, summary.rejected), (sent, 0));
 
+    // What one has received another hears of: its word comes with the next request, and goes out with the one after.
+    for _ in 0..3 {
+        stream::iter(&devices).for_each_concurrent(AT_ONCE, |device| catch_up(&client, device)).await;
+    }
     stream::iter(&devices).for_each_concurrent(AT_ONCE, |device| agrees(&client, device)).await;
     let stored: i64 = client.query_one("SELECT count(*) FROM messages", &[]).await.unwrap().get(0);
     assert_eq!(usize::try_from(stored).unwrap(), MESSAGES + hostile.len() + sent);

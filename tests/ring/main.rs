@@ -7,5 +7,7 @@ mod web;
 
 mod conversation;
 mod fleet;
+mod limited;
 mod secrets;
+mod secured;
 mod watch;

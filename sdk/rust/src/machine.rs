@@ -16,7 +16,8 @@ use crate::{
 
 /// The entries of the largest upload.
 pub(crate) const UPLOAD_ENTRIES: usize = 100;
-/// How often one sync waits because the server asked it to, before it gives up until the next sync.
+/// How often one sync waits because the server asked it to, without getting any further, before it gives up until the
+/// next sync.
 const WAITS: u32 = 6;
 /// The longest wait within a sync.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -111,6 +112,7 @@ impl Machine {
                 self.summary.rejected += rejected;
                 match upto {
                     Some(upto) => {
+                        self.waits = 0;
                         self.upload.after = upto;
                         self.upload.limit = (self.upload.limit * 2).min(UPLOAD_ENTRIES);
                     }
@@ -119,6 +121,8 @@ impl Machine {
                 self.next()
             }
             Event::Staged { cursor, has_more, unknown_table } => {
+                // A server with a limit asks for a wait after every so many pages.
+                self.waits = 0;
                 self.since = Some(cursor);
                 self.complete = !has_more;
                 if unknown_table && self.unknown_table == UnknownTable::Unseen {
@@ -404,6 +408,18 @@ mod tests {
         machine.on(started(Some("a"), false));
         machine.on(uploaded(None));
         assert!(matches!(machine.on(retry(Some(3600))), Instruction::Fail(Error::Retry { .. })));
+    }
+
+    #[test]
+    fn a_sync_that_gets_further_waits_as_often_as_it_is_asked_to() {
+        let mut machine = Machine::new();
+        machine.on(started(Some("a"), false));
+        machine.on(uploaded(None));
+        for _ in 0..10 * WAITS {
+            assert!(matches!(machine.on(retry(Some(1))), Instruction::Wait(_)));
+            machine.on(Event::Waited);
+            machine.on(staged("b", true));
+        }
     }
 
     #[test]

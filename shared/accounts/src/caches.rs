@@ -24,8 +24,9 @@ impl Caches {
 
     /// Runs a commit that changes a user's account or these devices, and forgets both around it.
     ///
-    /// Before it, so that a failure of Redis refuses the change instead of delaying it; after it, whether its answer came
-    /// or was lost, because somebody may have looked in between. Open connections of theirs are looked at anew.
+    /// Before it, so that a failure of Redis refuses the change instead of delaying it. From then on nothing is remembered for
+    /// longer than a commit may take, so what was committed holds even where Redis cannot be told that it was. Open
+    /// connections of theirs are looked at anew.
     pub(crate) async fn around(
         &self,
         user: Option<UserId>,
@@ -34,7 +35,8 @@ impl Caches {
     ) -> Result<(), AccountError> {
         self.forget(user, devices, Until::Committed).await?;
         let outcome = commit.await;
-        self.forget(user, devices, Until::Now).await?;
+        // Whatever the answer, the commit may have happened. To be told only makes that known sooner.
+        let _ = self.forget(user, devices, Until::Now).await;
         Ok(outcome?)
     }
 

@@ -10,9 +10,9 @@ use utoipa::ToSchema;
 use super::{auth::Admin, error::ApiError};
 use crate::{account_change::change, code::Code};
 
-/// How an account stands.
+/// How an account stands after a change.
 #[derive(Serialize, ToSchema)]
-#[schema(example = json!({
+#[schema(as = AccountChange, example = json!({
     "user_id": "2a33d4a6-4c1f-44f5-ba4d-3f1a370c7a38", "disabled_at": "2026-11-23T10:44:00.120391Z", "devices_revoked": 1,
 }))]
 struct Account {

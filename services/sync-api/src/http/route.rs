@@ -13,9 +13,16 @@ use super::error::ApiError;
 use crate::code::Code;
 
 /// What `#[utoipa::path]` makes of a handler's description: where it is served, and what it is.
-pub trait Described: utoipa::Path + utoipa::__dev::SchemaReferences {}
+pub trait Described: utoipa::Path + utoipa::__dev::SchemaReferences {
+    /// The section of the document.
+    fn tags() -> Vec<String>;
+}
 
-impl<D: utoipa::Path + utoipa::__dev::SchemaReferences> Described for D {}
+impl<D: utoipa::Path + utoipa::__dev::SchemaReferences + for<'t> utoipa::__dev::Tags<'t>> Described for D {
+    fn tags() -> Vec<String> {
+        <D as utoipa::__dev::Tags<'static>>::tags().into_iter().map(str::to_owned).collect()
+    }
+}
 
 /// Something that is made of all routes: the server's resources, the document.
 pub trait Table {

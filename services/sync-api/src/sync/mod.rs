@@ -17,6 +17,7 @@ pub mod incoming;
 pub mod status;
 
 pub mod change;
+mod count;
 pub mod input;
 pub mod lenient;
 mod message;

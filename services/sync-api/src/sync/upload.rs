@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{
     change::{self, RowWrite, Writer},
+    count,
     lenient::Lenient,
     message,
     raw_items::RawItems,
@@ -44,6 +45,8 @@ pub struct Upload<'a> {
     #[schema(pattern = "^[A-Za-z0-9._:-]{1,64}$")]
     upload_id: Option<String>,
     /// The writes that stay on the device.
+    #[serde(default, deserialize_with = "count::optional")]
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 4294967295u32)]
     pub pending_outgoing_count: Option<u32>,
     #[serde(borrow)]
     #[schema(value_type = Option<Vec<Lenient<message::Sent>>>)]

@@ -267,8 +267,8 @@ async fn every_code_of_the_documents_is_given_for_its_reasons_in_the_one_shape()
 
     // An entry that the ingester never wrote.
     let since = api.snapshot(&ann, 500).await.last().unwrap()["cursor"].as_str().unwrap().to_owned();
-    let everybodys = Servers::shared().await.redis_url();
-    let mut connection = connect(everybodys, Timeouts::default()).await.unwrap();
+    let tester = Servers::shared().await.redis_url();
+    let mut connection = connect(tester, Timeouts::default()).await.unwrap();
     let bucket = Bucket::User(ann.user);
     let at = api.commit(None, &[bucket], &[put("messages", json!({"id": bob}), json!({"id": bob}))]).await;
     ok(api.incoming(&ann, &since, 10)).await;

@@ -156,7 +156,7 @@ async fn where_the_id_alone_is_enough_it_opens_that_device_and_nothing_else() {
     let api = Api::start().await;
     let (bob, jwt) = api.web_user("bob").await;
     let (ann, ben) = (api.phone(&jwt, "ann").await, api.phone(&jwt, "ben").await);
-    let redis = Servers::shared().await.redis_url();
+    let redis = Servers::shared().await.redis_url_of(posduif_testkit::API);
     let yaml = format!(
         "tenants: [{{url: '{}'}}]\nredis: {{url: '{redis}'}}\nauth: {{jwt_secret: '{SECRET}', device_auth: device_id}}\n\
          rate_limit: {{enabled: false}}",

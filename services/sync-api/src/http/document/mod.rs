@@ -113,10 +113,61 @@ impl Table for Document {
         D::schemas(&mut schemas);
         self.schemas.extend(schemas);
         let mut operation = D::operation();
+        operation.tags = Some(<D as Described>::tags());
         let is_limited = D::path() != HEALTH;
         for code in failures::add(&mut operation, codes, is_limited) {
             self.failures.insert(code.as_str(), failures::example(code));
         }
         self.paths.add_path_operation(D::path(), D::methods(), operation);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every schema under its name, as often as a route brings it along.
+    #[derive(Default)]
+    struct Schemas(Vec<(String, RefOr<Schema>)>);
+
+    impl Table for Schemas {
+        fn route<D, F, A>(&mut self, _: F, _: &[Code])
+        where
+            D: Described,
+            F: Handler<A>,
+            F::Output: Responder + 'static,
+            A: FromRequest + 'static,
+        {
+            D::schemas(&mut self.0);
+        }
+    }
+
+    #[test]
+    fn every_operation_stands_in_one_section_of_the_document() {
+        let known: Vec<&str> = TAGS.iter().map(|(name, _)| *name).collect();
+        for (path, item) in document().paths.paths {
+            for operation in [item.get, item.post, item.put, item.delete].into_iter().flatten() {
+                let tags = operation.tags.unwrap_or_default();
+                assert!(
+                    matches!(tags.as_slice(), [tag] if known.contains(&tag.as_str())),
+                    "{path}: {tags:?}"
+                );
+                assert!(operation.summary.is_some() && operation.operation_id.is_some(), "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_two_types_have_one_name_in_the_document() {
+        let mut schemas = Schemas::default();
+        routes::declare(&mut schemas);
+        routes::declare_docs(&mut schemas);
+        let mut known = BTreeMap::new();
+        for (name, schema) in schemas.0 {
+            let schema = serde_json::to_string(&schema).unwrap();
+            let first = known.entry(name.clone()).or_insert_with(|| schema.clone());
+            assert_eq!(*first, schema, "two types are {name}; give one another name by #[schema(as = …)]");
+        }
+        assert!(known.len() > 30, "{known:?}");
     }
 }
