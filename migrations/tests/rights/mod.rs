@@ -136,6 +136,22 @@ async fn the_ingester_can_neither_write_rows_nor_read_what_proves_who_somebody_i
     .await;
 }
 
+/// What the document warns of: rights on tables do not bind who replicates, and a publication need not name them.
+#[tokio::test]
+async fn who_replicates_reads_what_no_publication_names() {
+    let (database, client) = migrated().await;
+    let ingester = session(database.ingester_url()).await;
+    let slot = format!("{}_spy", database.name());
+    let made = "SELECT pg_create_logical_replication_slot($1, 'test_decoding', true)";
+    ingester.query(made, &[&slot]).await.unwrap();
+    let sql = "WITH u AS (INSERT INTO users (username, user_type) VALUES ('ann', 'web') RETURNING id)
+               INSERT INTO posduif_engine.user_credentials (user_id, password_hash) SELECT id, 'hunter2' FROM u";
+    client.batch_execute(sql).await.unwrap();
+    let look = "SELECT string_agg(data, E'\\n') FROM pg_logical_slot_get_changes($1, NULL, NULL)";
+    let seen: String = ingester.query_one(look, &[&slot]).await.unwrap().get(0);
+    assert!(seen.contains("hunter2"), "the document may say less: {seen}");
+}
+
 const TASKS: &str =
     "CREATE TABLE tasks (id int PRIMARY KEY, number serial, owner uuid, title text, hidden text,
                                          updated_at timestamptz)";
