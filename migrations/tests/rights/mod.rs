@@ -213,6 +213,19 @@ async fn a_declared_table_is_granted_as_far_as_it_is_written_and_taken_away_when
 }
 
 #[tokio::test]
+async fn a_migration_that_failed_leaves_no_right_behind_on_what_is_no_longer_declared() {
+    let (_database, mut client) = migrated().await;
+    client.batch_execute(TASKS).await.unwrap();
+    migrate(&mut client, &tasks(true), "posduif", ROLES).await.unwrap();
+    let nobody = Some(Roles { api: "nobody_here", ingester: INGESTER });
+    migrate(&mut client, &rules(None), "posduif", nobody).await.unwrap_err();
+    migrate(&mut client, &rules(None), "posduif", ROLES).await.unwrap();
+    for role in [API, INGESTER] {
+        assert_eq!(on_tasks(&client, role).await, [""; 0], "{role}");
+    }
+}
+
+#[tokio::test]
 async fn what_an_earlier_version_granted_too_much_is_taken_back_and_what_the_operator_granted_elsewhere_stays()
  {
     let (_database, mut client) = migrated().await;
