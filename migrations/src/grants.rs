@@ -32,20 +32,39 @@ SELECT false, o.schema, o.name, a.privilege_type, c.attname::text
        aclexplode(c.attacl) a
  WHERE a.grantee = $1::text::regrole";
 
-/// Takes and gives what differs; repeating it changes nothing. `before` are tables that were published until now: what
-/// is no longer declared is no longer the services'.
+/// Takes back what is held on tables that were published until now and are no longer declared, with their sequences: what is
+/// no longer declared is no longer the services'. Other tables are left alone: what an operator granted there, for triggers of
+/// the application for example, stays.
 ///
-/// Other tables are left alone: what an operator granted there, for triggers of the application for example, stays.
+/// Before they leave the publication: of a run that ends in between, the next one would not know that they were in it.
+pub(crate) async fn take_back(
+    client: &mut Client,
+    role: &Role,
+    rules: &RuleSet,
+    before: &[TableName],
+) -> Result<(), MigrationError> {
+    let declared = |table: &&TableName| rules.tables().iter().any(|declaration| declaration.table == **table);
+    let gone = before.iter().filter(|table| !declared(table));
+    let own = held(client, &role.name, std::iter::empty()).await?;
+    let surplus: Vec<Right> = held(client, &role.name, gone).await?.difference(&own).cloned().collect();
+    let name = quote_identifier(&role.name);
+    let mut sql = String::new();
+    for (object, list) in by_object(&surplus) {
+        sql += &format!("REVOKE {list} ON {} FROM {name};\n", object.to_sql());
+    }
+    Ok(client.batch_execute(&sql).await?)
+}
+
+/// Takes and gives what differs; repeating it changes nothing.
 pub(crate) async fn ensure(
     client: &mut Client,
     role: &Role,
     rules: &RuleSet,
     publication: &str,
-    before: &[TableName],
 ) -> Result<(), MigrationError> {
     let wanted = role.wanted(client, rules, publication).await?;
     let declared = rules.tables().iter().map(|declaration| &declaration.table);
-    let held = held(client, &role.name, declared.chain(before)).await?;
+    let held = held(client, &role.name, declared).await?;
     let surplus: Vec<Right> = held.difference(&wanted).cloned().collect();
     // To take a right on a whole table away takes those on its columns along.
     let swept = |right: &Right| {

@@ -57,13 +57,16 @@ async fn migrate_locked(
 ) -> Result<Report, MigrationError> {
     let applied = schema::apply(client).await?;
     grants::close_functions(client).await?;
+    let roles = Role::find(client, roles).await?;
     let before = publication::published(client, publication).await?;
+    for role in roles.iter().filter(|role| !role.is_owner) {
+        grants::take_back(client, role, rules, &before).await?;
+    }
     let tables = replica_identity::prepare(client, rules, publication).await?;
     publication::ensure(client, publication, &tables).await?;
     tombstones::ensure(client, rules, &tables).await?;
-    let roles = Role::find(client, roles).await?;
     for role in roles.iter().filter(|role| !role.is_owner) {
-        grants::ensure(client, role, rules, publication, &before).await?;
+        grants::ensure(client, role, rules, publication).await?;
     }
     let warnings = roles::warnings(client, rules, publication, &roles).await?;
     Ok(Report { applied, warnings })

@@ -136,6 +136,22 @@ async fn the_ingester_can_neither_write_rows_nor_read_what_proves_who_somebody_i
     .await;
 }
 
+/// What the document warns of: rights on tables do not bind who replicates, and a publication need not name them.
+#[tokio::test]
+async fn who_replicates_reads_what_no_publication_names() {
+    let (database, client) = migrated().await;
+    let ingester = session(database.ingester_url()).await;
+    let slot = format!("{}_spy", database.name());
+    let made = "SELECT pg_create_logical_replication_slot($1, 'test_decoding', true)";
+    ingester.query(made, &[&slot]).await.unwrap();
+    let sql = "WITH u AS (INSERT INTO users (username, user_type) VALUES ('ann', 'web') RETURNING id)
+               INSERT INTO posduif_engine.user_credentials (user_id, password_hash) SELECT id, 'hunter2' FROM u";
+    client.batch_execute(sql).await.unwrap();
+    let look = "SELECT string_agg(data, E'\\n') FROM pg_logical_slot_get_changes($1, NULL, NULL)";
+    let seen: String = ingester.query_one(look, &[&slot]).await.unwrap().get(0);
+    assert!(seen.contains("hunter2"), "the document may say less: {seen}");
+}
+
 const TASKS: &str =
     "CREATE TABLE tasks (id int PRIMARY KEY, number serial, owner uuid, title text, hidden text,
                                          updated_at timestamptz)";
@@ -190,6 +206,19 @@ async fn a_declared_table_is_granted_as_far_as_it_is_written_and_taken_away_when
 
     migrate(&mut client, &tasks(false), "posduif", ROLES).await.unwrap();
     assert_eq!(on_tasks(&client, API).await, ["SELECT"]);
+    migrate(&mut client, &rules(None), "posduif", ROLES).await.unwrap();
+    for role in [API, INGESTER] {
+        assert_eq!(on_tasks(&client, role).await, [""; 0], "{role}");
+    }
+}
+
+#[tokio::test]
+async fn a_migration_that_failed_leaves_no_right_behind_on_what_is_no_longer_declared() {
+    let (_database, mut client) = migrated().await;
+    client.batch_execute(TASKS).await.unwrap();
+    migrate(&mut client, &tasks(true), "posduif", ROLES).await.unwrap();
+    let nobody = Some(Roles { api: "nobody_here", ingester: INGESTER });
+    migrate(&mut client, &rules(None), "posduif", nobody).await.unwrap_err();
     migrate(&mut client, &rules(None), "posduif", ROLES).await.unwrap();
     for role in [API, INGESTER] {
         assert_eq!(on_tasks(&client, role).await, [""; 0], "{role}");

@@ -120,6 +120,19 @@ async fn a_flood_of_bogus_credentials_does_not_reach_postgres() {
 }
 
 #[tokio::test]
+async fn a_path_that_is_written_otherwise_asks_the_address_first_as_well() {
+    let api = Api::with("rate_limit: {requests_per_minute: 1, burst: 5, login_per_minute: 6}").await;
+    let login = |path: &str| told(api.post(path, &json!({"username": "nobody", "password": "x"})));
+    for left in (0..5).rev() {
+        assert_eq!(login("/api/auth/%6cogin").await, (401, Some([5, left, 60 * (5 - left)])));
+    }
+    // Had one of these been tried, the next would be refused by the limit of log-ins.
+    for path in ["/api/auth/login", "/api/auth/%6cogin", "/%61pi/%61uth/%6Cogin", "/api/auth/log%69n"] {
+        assert_eq!(login(path).await, (429, Some([5, 0, 300])), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn paths_for_everybody_are_limited_by_address_whatever_credential_is_claimed() {
     let api = Api::with(FIVE).await;
     let (_, jwt) = api.web_user("bob").await;

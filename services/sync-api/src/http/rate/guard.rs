@@ -24,7 +24,8 @@ pub async fn guard<B: MessageBody + 'static>(
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let rates = request.app_data::<Data<Rates>>().filter(|rates| rates.is_enabled).cloned();
-    let pattern = request.match_pattern();
+    // As routes are found: a path may be written with letters percent-encoded, which `match_pattern` does not undo before.
+    let pattern = request.resource_map().match_pattern(request.match_info().as_str());
     let (Some(rates), false) = (rates, pattern.as_deref() == Some(HEALTH)) else {
         return Ok(next.call(request).await?.map_into_boxed_body());
     };
