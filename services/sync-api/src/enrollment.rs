@@ -164,7 +164,10 @@ async fn repeat(
         return Ok(Outcome::Refused(EnrollmentError::InvalidToken));
     }
     match devices::owner(transaction, device).await? {
-        Some(user) => Ok(Outcome::Enrolled(user)),
-        None => Ok(Outcome::Refused(EnrollmentError::InvalidToken)),
+        // The device's row is locked now: whoever enrols it by another token has done so, or waits.
+        Some(user) if !enrollment_tokens::is_superseded(transaction, token.id, device).await? => {
+            Ok(Outcome::Enrolled(user))
+        }
+        _ => Ok(Outcome::Refused(EnrollmentError::InvalidToken)),
     }
 }

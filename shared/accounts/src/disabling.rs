@@ -31,8 +31,13 @@ pub async fn disable(client: &mut Client, caches: &Caches, user: UserId) -> Resu
 }
 
 /// Lets a user in again: by a new log-in, and by devices that are enrolled again.
+///
+/// Tokens that were being made while the user was disabled came too late to be voided then.
 pub async fn enable(client: &mut Client, caches: &Caches, user: UserId) -> Result<(), AccountError> {
     let transaction = client.transaction().await?;
+    if account::disabled_at(&transaction, user).await?.is_some() {
+        invitation::void_all_of(&transaction, user).await?;
+    }
     if !user::lock(&transaction, user).await? {
         return Err(AccountError::Unknown);
     }

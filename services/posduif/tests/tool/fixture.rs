@@ -49,17 +49,12 @@ impl Installation {
         std::fs::write(self.config(), yaml.replacen("}]", &format!("}}, {{url: '{url}'}}]"), 1)).unwrap();
     }
 
-    /// From now on the tool is this user of Redis.
-    pub fn set_redis_user(&self, name: &str, password: &str) {
+    /// From now on the tool logs in to Redis with this password.
+    pub fn set_redis_password(&self, password: &str) {
         let yaml = std::fs::read_to_string(self.config()).unwrap();
         let (before, server) = yaml.split_once("redis://").unwrap();
         let (_, server) = server.split_once('@').unwrap();
-        std::fs::write(self.config(), format!("{before}redis://{name}:{password}@{server}")).unwrap();
-    }
-
-    /// From now on the tool logs in to Redis with this password.
-    pub fn set_redis_password(&self, password: &str) {
-        self.set_redis_user(TOOL, password);
+        std::fs::write(self.config(), format!("{before}redis://{TOOL}:{password}@{server}")).unwrap();
     }
 
     /// Runs the operator's tool to its end: its exit code and what it printed.

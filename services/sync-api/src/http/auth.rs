@@ -36,6 +36,13 @@ impl WebUser {
     pub fn scope(&self) -> Scope {
         if self.is_admin { Scope::All } else { Scope::LetInBy(self.user) }
     }
+
+    /// The same, unless the log-in has ended while the body arrived: that may take long, and many requests may wait.
+    pub(super) async fn still(self, request: &HttpRequest) -> Result<Self, ApiError> {
+        let app = app_of(request)?;
+        let (subject, _) = app.jwt.verify_until(bearer(request.headers()).unwrap_or_default())?;
+        still_good(app, &subject).await
+    }
 }
 
 /// A web user who operates the tenant.
@@ -61,6 +68,11 @@ pub struct Member {
 impl Device {
     fn pay(toll: &Toll, device: &Self) -> Result<(), ApiError> {
         toll.device(&device.tenant.id, &device.device, device.user)
+    }
+
+    /// As [`WebUser::still`].
+    pub(super) async fn still(self, request: &HttpRequest) -> Result<Self, ApiError> {
+        device(request).await
     }
 }
 

@@ -50,6 +50,7 @@ pub async fn create(
     body: Bytes,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
+    let web = web.still(&request).await?;
     let invitation = Invitation::read(&body)?;
     if let Some(toll) = Toll::of(&request) {
         let made = toll.rates.tries.invitation(&web.tenant.id, web.user).await;

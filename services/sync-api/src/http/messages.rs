@@ -1,7 +1,7 @@
 //! `/api/messages`: what a web user sends, lists and reads.
 
 use actix_web::{
-    HttpResponse,
+    HttpRequest, HttpResponse,
     web::{Data, Json, Path, Query},
 };
 use posduif_model::UserId;
@@ -117,7 +117,13 @@ struct Unread {
     request_body = Draft,
     responses((status = 201, description = "It is stored.", body = Message)),
 )]
-pub async fn send(app: Data<App>, web: WebUser, draft: Json<Draft>) -> Result<HttpResponse, ApiError> {
+pub async fn send(
+    app: Data<App>,
+    web: WebUser,
+    draft: Json<Draft>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let web = web.still(&request).await?;
     let Draft { recipient_id, content } = draft.into_inner();
     let content = Content::parse(content)?;
     let unknown = || ApiError::new(Code::InvalidRecipient, "the recipient does not exist");

@@ -133,6 +133,7 @@ pub async fn outgoing(
 ) -> Result<HttpResponse, ApiError> {
     let most_bytes = app.api.max_decoded_body_bytes;
     let body: Box<RawValue> = large_json(&request, &mut payload.into_inner(), most_bytes).await?;
+    let device = device.still(&request).await?;
     apply(&app, &device, body.get()).await
 }
 

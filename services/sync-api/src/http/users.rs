@@ -89,6 +89,10 @@ pub async fn list(app: Data<App>, member: Member, query: Query<Listing>) -> Resu
     };
     let filter = Filter { username_part: filter.filter(|part| !part.is_empty()), online };
     let (limit, offset) = (limit.unwrap_or(MOST).clamp(1, MOST), offset.unwrap_or(0).max(0));
+    if filter.username_part.as_ref().is_some_and(|part| part.contains('\0')) {
+        // PostgreSQL cannot store a name with U+0000, so no user has it.
+        return Ok(HttpResponse::Ok().json(Users { users: Vec::new(), total: 0, limit, offset }));
+    }
     let listed = member.tenant.database.run(async |client| {
         let (mut found, total) = users::list(client, &filter, limit, offset).await?;
         if member.is_admin {

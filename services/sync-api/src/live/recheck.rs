@@ -155,7 +155,10 @@ async fn credentials(
     let found = tenant.database.run(async |client| devices::credentials(client, &asked).await).await?;
     for (device, auth) in found {
         if let Some(generation) = unknown.get(&device) {
-            tenant.caches.devices.put(&device, &auth, generation).await?;
+            // A cache without room must not keep those connected who were shut out.
+            if let Err(error) = tenant.caches.devices.put(&device, &auth, generation).await {
+                tracing::warn!(tenant = %tenant.id, %error, "a device credential was not cached");
+            }
         }
         known.insert(device, auth);
     }

@@ -59,6 +59,18 @@ pub async fn lock(client: &impl GenericClient, text: &str) -> Result<Option<Enro
     Ok(found.as_ref().map(token).transpose()?)
 }
 
+/// Whether the device was enrolled by another token since, which ended what this one gave.
+pub async fn is_superseded(
+    client: &impl GenericClient,
+    id: Uuid,
+    device: &DeviceId,
+) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT FROM public.enrollment_tokens later JOIN public.enrollment_tokens t ON t.id = $1
+                               WHERE later.device_id = $2 AND later.id <> t.id AND later.used_at >= t.used_at)";
+    let statement = client.prepare_cached(sql).await?;
+    Ok(client.query_one(&statement, &[&id, &device.as_str()]).await?.try_get(0)?)
+}
+
 pub async fn mark_used(client: &impl GenericClient, id: Uuid, device: &DeviceId) -> Result<(), StoreError> {
     let sql = "UPDATE public.enrollment_tokens SET used_at = now(), device_id = $2 WHERE id = $1";
     let statement = client.prepare_cached(sql).await?;

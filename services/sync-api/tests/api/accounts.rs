@@ -255,6 +255,21 @@ async fn a_token_that_was_being_made_while_its_user_was_disabled_enrols_nobody()
 }
 
 #[tokio::test]
+async fn a_token_that_came_too_late_to_be_voided_is_void_when_its_user_is_let_in_again() {
+    let api = Api::start().await;
+    let ((_, root), (bob, jwt)) = (api.admin("root").await, api.web_user("bob").await);
+    let ann = api.phone(&root, "ann").await;
+    let by_bob = api.enrollment_token(&jwt, &json!({"username": "ann"})).await;
+    // As if the token had been stored just after those of the user were voided.
+    let disable = "INSERT INTO posduif_engine.accounts (user_id, disabled_at, log_ins) VALUES ($1, now(), 1)";
+    api.sql.execute(disable, &[&bob.uuid()]).await.unwrap();
+    assert_eq!(refused(api.complete(&by_bob, "new-phone", "ann")).await, is(400, "INVALID_TOKEN"));
+    ok(api.change(&root, bob, "enable")).await;
+    assert_eq!(refused(api.complete(&by_bob, "new-phone", "ann")).await, is(400, "INVALID_TOKEN"));
+    ok(api.incoming(&ann, "start", 1)).await;
+}
+
+#[tokio::test]
 async fn an_enrolment_that_waits_for_its_user_looks_again_at_the_account() {
     let api = Api::start().await;
     let (_, jwt) = api.web_user("bob").await;

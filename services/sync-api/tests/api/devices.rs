@@ -3,9 +3,13 @@
 use std::time::{Duration, Instant};
 
 use posduif_model::Bucket;
-use posduif_testkit::Servers;
+use posduif_testkit::{Servers, eventually_true};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::{
     fixture::{Api, Phone, is, ok, pluck, refused},
@@ -98,6 +102,79 @@ async fn a_revocation_whose_hint_is_lost_is_found_by_looking() {
     let () = redis::cmd("DEL").arg(key).query_async(&mut redis).await.unwrap();
     assert_eq!(live.rest().await, []);
     assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_revocation_whose_hint_is_lost_is_found_by_looking_while_redis_has_no_room() {
+    let servers = Servers::private().await;
+    let api = Api::on(&servers, "").await;
+    let (bob, jwt) = api.web_user("bob").await;
+    let (ann, ben) = (api.phone(&jwt, "ann").await, api.phone(&jwt, "ben").await);
+    let (mut live, mut other) = (api.listen(&ann).await, api.listen(&ben).await);
+    let mut redis = api.redis_of(&servers).await;
+    let () = redis::cmd("CONFIG").arg(("SET", "maxmemory", 1)).query_async(&mut redis).await.unwrap();
+    let sql = "UPDATE devices SET revoked_at = now() WHERE id = $1";
+    api.sql.execute(sql, &[&ann.id]).await.unwrap();
+    let started = Instant::now();
+    // Neither is remembered: the other one cannot be, either.
+    for id in [&ben.id, &ann.id] {
+        let key = format!("posduif:{{{}}}:device:{id}", api.tenant);
+        let () = redis::cmd("DEL").arg(key).query_async(&mut redis).await.unwrap();
+    }
+    assert_eq!(live.rest().await, []);
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    let () = redis::cmd("CONFIG").arg(("SET", "maxmemory", 0)).query_async(&mut redis).await.unwrap();
+    api.commit(None, &[Bucket::User(ben.user)], &[message("m1", bob, ben.user, "pending_sync")]).await;
+    other.expect_message("m1").await;
+}
+
+#[tokio::test]
+async fn who_is_shut_out_while_a_body_arrives_writes_nothing_with_it() {
+    let api = Api::start().await;
+    let ((bob, jwt), (_, root)) = (api.web_user("bob").await, api.admin("root").await);
+    let ann = api.phone(&jwt, "ann").await;
+    let id = uuid::Uuid::new_v4();
+    let upload = json!({"messages": [{
+        "id": id, "recipient_id": bob, "content": "late", "created_at": "2026-11-23T10:44:00Z",
+    }]});
+    let message = json!({"recipient_id": ann.user, "content": "late"});
+    let device = format!("X-Device-ID: {}\r\nAuthorization: Bearer {}", ann.id, ann.token);
+    let web = format!("Authorization: Bearer {jwt}");
+    let late = [
+        ("/api/sync/outgoing", &device, upload.to_string()),
+        ("/api/messages", &web, message.to_string()),
+        ("/api/enrollment/create", &web, json!({"username": "ann"}).to_string()),
+    ];
+    let mut open = Vec::new();
+    for (path, credential, body) in &late {
+        let mut stream = TcpStream::connect(api.base.trim_start_matches("http://")).await.unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             {credential}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        open.push(stream);
+    }
+    // Both have proven themselves, since they are remembered.
+    let caches = posduif_accounts::Caches::new(&api.redis().await, &api.tenant);
+    eventually_true(SOON, "both are let in", async || {
+        let account = caches.accounts.get(bob).await?.account;
+        Ok(caches.devices.get(&ann.id.parse()?).await?.auth.is_some() && account.is_some())
+    })
+    .await;
+    for user in [bob, ann.user] {
+        ok(api.post(&format!("/api/users/{user}/disable"), &json!({})).bearer_auth(&root)).await;
+    }
+    for (mut stream, (path, _, body)) in open.into_iter().zip(&late) {
+        stream.write_all(body.as_bytes()).await.unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await.unwrap();
+        assert!(said.starts_with("HTTP/1.1 401 "), "{path}: {said}");
+    }
+    let sql = "SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM enrollment_tokens WHERE used_at IS NULL)";
+    let row = api.sql.query_one(sql, &[]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (0, 0));
 }
 
 #[tokio::test]

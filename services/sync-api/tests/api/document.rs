@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, path::Path};
 
 use posduif_sync_api::document;
 use reqwest::{Method, header::ALLOW};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::fixture::{Api, is, refused};
+use crate::fixture::{Api, By, is, ok, refused};
 
 const METHODS: [&str; 8] = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE"];
 
@@ -89,4 +89,19 @@ async fn an_operator_who_turns_the_description_off_serves_none_of_it() {
     for path in ["/api/openapi.json", "/api/docs/", "/api/docs/index.html"] {
         assert_eq!(refused(api.get(path)).await, is(404, "NOT_FOUND"), "{path}");
     }
+}
+
+#[tokio::test]
+async fn what_the_document_lets_pass_is_not_refused() {
+    let api = Api::start().await;
+    let (_, jwt) = api.web_user("bob").await;
+    let ann = api.phone(&jwt, "ann").await;
+    let nobody = ok(api.get("/api/users?filter=a%00b").bearer_auth(&jwt)).await;
+    assert_eq!((&nobody["users"], &nobody["total"]), (&json!([]), &json!(0)));
+    assert!(
+        ok(api.post("/api/enrollment/create", &Value::Null).bearer_auth(&jwt)).await["token"].is_string()
+    );
+    // JSON does not tell a whole number from one with a zero behind its point.
+    ok(api.outgoing(&ann, &json!({"pending_outgoing_count": 3.0}))).await;
+    assert_eq!(ok(api.get("/api/sync/status").by(&ann)).await["pending_outgoing_count"], 3);
 }

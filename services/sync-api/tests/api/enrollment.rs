@@ -12,7 +12,7 @@ use posduif_runtime::config::Config;
 use posduif_testkit::{Servers, eventually_true};
 use serde_json::json;
 
-use crate::fixture::{Api, By, SECRET, is, ok, refused, serve};
+use crate::fixture::{Api, By, Phone, SECRET, is, ok, refused, serve};
 
 #[tokio::test]
 async fn a_token_tells_what_it_is_for_and_then_enrols_one_phone() {
@@ -255,4 +255,25 @@ async fn nobody_touches_the_cache_of_credentials_without_a_valid_token() {
     assert_eq!(refused(api.complete(&bound, &ann.id, "ann")).await, is(409, "CONFLICT"));
     assert_eq!(cache.get(&ann.id.parse().unwrap()).await.unwrap(), known);
     assert_eq!(cache.get(&"phone-of-nobody".parse().unwrap()).await.unwrap(), Cached::default());
+}
+
+#[tokio::test]
+async fn a_token_of_a_phone_that_was_revoked_is_worth_nothing_once_the_phone_is_enrolled_again() {
+    let api = Api::start().await;
+    let (_, jwt) = api.web_user("bob").await;
+    let first = api.enrollment_token(&jwt, &json!({})).await;
+    ok(api.complete(&first, "phone-1", "ann")).await;
+    let revoke = api.request(reqwest::Method::DELETE, "/api/devices/phone-1").bearer_auth(&jwt);
+    assert_eq!(revoke.send().await.unwrap().status(), 204);
+    assert_eq!(refused(api.complete(&first, "phone-1", "ann")).await, is(400, "INVALID_TOKEN"));
+
+    let second = api.enrollment_token(&jwt, &json!({"username": "ann"})).await;
+    let answer = ok(api.complete(&second, "phone-1", "ann")).await;
+    let user = answer["user_id"].as_str().unwrap().parse().unwrap();
+    // Whoever still holds the first token takes over neither the device nor its user.
+    assert_eq!(refused(api.complete(&first, "phone-1", "ann")).await, is(400, "INVALID_TOKEN"));
+    let token = answer["device_token"].as_str().unwrap().to_owned();
+    let phone = Phone { id: "phone-1".to_owned(), token, user };
+    ok(api.get("/api/app-instructions").by(&phone)).await;
+    ok(api.complete(&second, "phone-1", "ann")).await;
 }

@@ -13,7 +13,9 @@ use crate::http::error::ApiError;
 #[schema(example = json!({"username": "Joe"}))]
 pub struct Invitation {
     /// The mobile user whose new phone this is for; left out, the phone's user will be a new one.
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(
+        pattern = r"^[\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]*[^\u0000-\u0020\u007F-\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]([^\u0000-\u001F\u007F-\u009F]{0,198}[^\u0000-\u0020\u007F-\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000])?[\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]*$"
+    )]
     pub username: Option<String>,
 }
 
@@ -85,9 +87,11 @@ pub struct Completion {
     /// The device chooses it once and keeps it.
     #[schema(pattern = "^[A-Za-z0-9_.:-]{1,128}$")]
     pub device_id: String,
-    /// New among all users, or the name that the token is bound to. White space at its ends is taken off; it has no control
-    /// characters.
-    #[schema(min_length = 1, max_length = 200)]
+    /// New among all users, or the name that the token is bound to. White space at its ends is taken off; then it has 1 to 200
+    /// characters, none of them a control character.
+    #[schema(
+        pattern = r"^[\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]*[^\u0000-\u0020\u007F-\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]([^\u0000-\u001F\u007F-\u009F]{0,198}[^\u0000-\u0020\u007F-\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000])?[\u0009-\u000D\u0020\u0085\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]*$"
+    )]
     pub username: String,
     /// Whatever the app wants to tell of the device.
     #[serde(default = "no_info")]
