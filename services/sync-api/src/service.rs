@@ -98,7 +98,11 @@ pub async fn serve(
     let tls = certificate.as_ref().map(|certificate| certificate.server()).transpose();
     let settings = Settings {
         tls: tls.map_err(io::Error::other)?,
-        patience: Patience { head: app.api.head_timeout, write: app.api.write_timeout },
+        patience: Patience {
+            head: app.api.head_timeout,
+            write: app.api.write_timeout,
+            idle: KEEP_ALIVE + CLOSING,
+        },
         silence,
         keep_alive: KEEP_ALIVE,
         max_connections: app.api.max_connections,

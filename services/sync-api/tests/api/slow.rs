@@ -101,6 +101,27 @@ async fn a_body_that_comes_byte_by_byte_is_given_up_and_may_be_sent_again() {
     }
 }
 
+/// The slowest of these: a pause between two requests is as long as balancers need it.
+#[tokio::test]
+async fn a_body_in_chunks_that_nobody_reads_and_that_never_ends_keeps_no_connection() {
+    let api = Api::with(IMPATIENT).await;
+    let cases =
+        [("close", ""), ("close", "1\r\nx\r\n"), ("keep-alive", ""), ("keep-alive", "1\r\nx\r\n")].map(
+            async |(connection, begun)| {
+                let mut stream = connect(&api).await;
+                let request = format!(
+                    "GET /health HTTP/1.1\r\nHost: x\r\nConnection: {connection}\r\nTransfer-Encoding: chunked\r\n\r\n{begun}"
+                );
+                stream.write_all(request.as_bytes()).await.unwrap();
+                healthy(&mut stream).await;
+                let mut said = Vec::new();
+                let ended = timeout(Duration::from_secs(120), stream.read_to_end(&mut said)).await;
+                assert!(ended.is_ok(), "{connection} {begun:?}: the connection stays open");
+            },
+        );
+    futures::future::join_all(cases).await;
+}
+
 #[tokio::test]
 async fn an_answer_that_nobody_takes_ends_its_connection() {
     let api = Api::with(&format!("{IMPATIENT}\nsync: {{batch_size: 500, compression: false}}")).await;

@@ -5,10 +5,12 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use bytes::Bytes;
+use tokio::time::Instant;
 
 /// Of one connection; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +20,7 @@ pub struct Activity(Rc<Counts>);
 struct Counts {
     begun: Cell<u64>,
     ended: Cell<u64>,
+    last: Cell<Option<Instant>>,
 }
 
 /// A request that is being answered; it ends with this value.
@@ -40,12 +43,18 @@ impl Activity {
     pub fn is_busy(&self) -> bool {
         self.0.begun.get() != self.0.ended.get()
     }
+
+    /// For how long none has been, since the last one ended.
+    pub fn idle(&self) -> Option<Duration> {
+        self.0.last.get().filter(|_| !self.is_busy()).map(|last| last.elapsed())
+    }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
         let ended = &self.0.0.ended;
         ended.set(ended.get() + 1);
+        self.0.0.last.set(Some(Instant::now()));
     }
 }
 

@@ -2,7 +2,7 @@
 //! nobody takes.
 //!
 //! The HTTP library watches the first request of a connection only; whoever sent one could have kept the connection for ever with
-//! half of a second one.
+//! half of a second one. Nor does it watch a connection whose last request has a body in chunks that was not read to its end.
 
 use std::{
     future::Future,
@@ -26,6 +26,8 @@ pub struct Patience {
     pub head: Duration,
     /// Without taking anything of its answer.
     pub write: Duration,
+    /// Between two requests, whatever is sent meanwhile.
+    pub idle: Duration,
 }
 
 /// A connection that ends with `TimedOut` when patience does.
@@ -38,11 +40,13 @@ pub struct Patient<T> {
     head: Option<(Pin<Box<Sleep>>, u64)>,
     /// The other side takes nothing: until when.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// When to look next whether requests have ceased to come.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T> Patient<T> {
     pub fn new(io: T, patience: Patience) -> Self {
-        Patient { io, activity: Activity::default(), patience, head: None, stalled: None }
+        Patient { io, activity: Activity::default(), patience, head: None, stalled: None, look: None }
     }
 
     pub fn activity(&self) -> Activity {
@@ -60,6 +64,23 @@ impl<T> Patient<T> {
             }
             Some((timer, _)) => timer.as_mut().poll(cx).is_ready(),
             None => false,
+        }
+    }
+
+    /// Whether the next request is late. Who waits for it may not ask again before the timer here does.
+    fn is_request_late(&mut self, cx: &mut Context<'_>) -> bool {
+        let limit = self.patience.idle;
+        loop {
+            // The end of an answer may still be on its way.
+            let idle = self.activity.idle().filter(|_| self.stalled.is_none());
+            if idle.is_some_and(|idle| idle >= limit) {
+                return true;
+            }
+            let timer = self.look.get_or_insert_with(|| Box::pin(sleep(limit)));
+            if timer.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+            self.look = Some(Box::pin(sleep(limit.saturating_sub(idle.unwrap_or_default()))));
         }
     }
 
@@ -88,6 +109,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Patient<T> {
         let this = self.get_mut();
         if this.is_head_late(cx) {
             return Poll::Ready(Err(given_up("the head of a request did not arrive")));
+        }
+        if this.is_request_late(cx) {
+            return Poll::Ready(Err(given_up("no further request came")));
         }
         let before = buf.filled().len();
         let outcome = Pin::new(&mut this.io).poll_read(cx, buf);
@@ -131,7 +155,11 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const PATIENCE: Patience = Patience { head: Duration::from_secs(10), write: Duration::from_secs(60) };
+    const PATIENCE: Patience = Patience {
+        head: Duration::from_secs(10),
+        write: Duration::from_secs(60),
+        idle: Duration::from_secs(80),
+    };
 
     fn connection(capacity: usize) -> (Patient<DuplexStream>, DuplexStream) {
         let (server, client) = duplex(capacity);
@@ -191,7 +219,24 @@ mod tests {
         let mut buffer = [0; 16];
         assert_ne!(server.read(&mut buffer).await.unwrap(), 0);
         drop(server.activity().begin());
-        read_for(&mut server, 600).await.unwrap();
+        read_for(&mut server, 70).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_requests_ends_however_the_last_one_did() {
+        let (mut server, mut client) = connection(64);
+        client.write_all(b"GET").await.unwrap();
+        let mut buffer = [0; 16];
+        server.read(&mut buffer).await.unwrap();
+        let busy = server.activity().begin();
+        // Longer than a pause may be: this is none.
+        read_for(&mut server, 100).await.unwrap();
+        let ended = Instant::now();
+        drop(busy);
+        // One wait, as of a task that nobody else wakes.
+        let error = server.read(&mut buffer).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert!((80..=160).contains(&ended.elapsed().as_secs()), "{:?}", ended.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
