@@ -15,6 +15,9 @@ use crate::code::Code;
 /// What `#[utoipa::path]` makes of a handler's description: where it is served, and what it is.
 pub trait Described: utoipa::Path + utoipa::__dev::SchemaReferences {
     /// The section of the document.
+    ///
+    /// Like the schemas, the macro keeps them in traits that utoipa hides and its own collectors use; what it offers openly
+    /// wants every route named a second time.
     fn tags() -> Vec<String>;
 }
 

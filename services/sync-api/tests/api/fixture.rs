@@ -60,11 +60,7 @@ impl Api {
     }
 
     pub async fn on(servers: &Servers, sections: &str) -> Self {
-        Self::as_user_of_redis(servers, &servers.redis_url_of(API), sections).await
-    }
-
-    /// The API logs in to Redis by this URL, the log is written by everybody's.
-    pub async fn as_user_of_redis(servers: &Servers, redis: &str, sections: &str) -> Self {
+        let redis = servers.redis_url_of(API);
         let database = Database::create(servers).await;
         let yaml = format!(
             "tenants: [{{url: '{}'}}]\nredis: {{url: '{redis}'}}\nauth: {{jwt_secret: '{SECRET}'}}\n{}{sections}",
