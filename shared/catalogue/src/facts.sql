@@ -17,8 +17,10 @@ WITH publication AS (
         'inherited', c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits h WHERE h.inhparent = c.oid),
         'row_security', c.relrowsecurity AND NOT role.unbound
             AND (c.relforcerowsecurity OR NOT pg_has_role(role.oid, c.relowner, 'USAGE')),
-        'readable', coalesce(has_table_privilege(role.oid, c.oid, 'SELECT'), false)
-            AND coalesce(has_schema_privilege(role.oid, c.relnamespace, 'USAGE'), false),
+        -- These look at what is there now, not at this statement's snapshot: NULL is a table that was dropped in between, which
+        -- is no lack of rights, and shows with the next look.
+        'readable', coalesce(has_table_privilege(role.oid, c.oid, 'SELECT'), true)
+            AND coalesce(has_schema_privilege(role.oid, c.relnamespace, 'USAGE'), true),
         'published', (
             SELECT json_build_object('oid', r.oid::int8, 'column_list', r.prattrs IS NOT NULL,
                                      'row_filter', r.prqual IS NOT NULL)
