@@ -229,7 +229,7 @@ async fn crash(servers: &mut Servers, site: &Site, shared: &Shared) -> usize {
     let acknowledged = std::mem::take(&mut *shared.acknowledged.lock().unwrap());
     shared.careless.store(false, Ordering::Relaxed);
     servers.postgres_mut().restart().await.unwrap();
-    let admin = site.database.connect().await;
+    let admin = site.database.connect_superuser().await;
     let sql = "SELECT count(*) FROM unnest($1::uuid[]) AS acknowledged (token)
                 WHERE NOT EXISTS (SELECT FROM ledger.careless c WHERE c.token = acknowledged.token)";
     let missing: i64 = admin.query_one(sql, &[&acknowledged]).await.unwrap().get(0);
