@@ -75,7 +75,7 @@ impl Campaign {
             let writer = Writer {
                 number,
                 schema: Arc::clone(&self.schema),
-                url: self.tenant.database.admin_url().to_owned(),
+                url: self.tenant.database.superuser_url().to_owned(),
                 rng: run.rng(u64::from(number.unsigned_abs())),
                 tally: Arc::clone(&self.tally),
                 rest: Arc::clone(&self.rest),
