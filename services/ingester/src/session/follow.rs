@@ -147,6 +147,8 @@ pub async fn run(
         health: Health::new(session.readiness.clone(), tenant.clone(), 3 * session.wal.heartbeat_interval),
     };
     parts.spawn(async move {
+        // Its connection outlives it: the end of one ends the session.
+        let mut gate = gate;
         gate.run(stored_in).await?;
         hands.cancel();
         std::future::pending().await
