@@ -91,6 +91,7 @@ pub fn start(config: &Config, path: &Path, lifecycle: &Lifecycle) -> anyhow::Res
     };
     lifecycle.spawn("tenants", roll::call(tenants, session, shutdown()));
     let until = shutdown();
-    lifecycle.spawn("admin port", async move { Ok(admin::serve(listener, readiness, metrics, until).await?) });
+    lifecycle
+        .spawn("admin port", async move { Ok(admin::serve(listener, readiness, metrics, until).await?) });
     Ok(())
 }

@@ -176,7 +176,9 @@ async fn dropped(session: &Session, order: &Order) -> Result<(), SessionError> {
         match timeout(PATIENCE, client.execute(remove, &[&slot])).await {
             Ok(Ok(0)) => {}
             Ok(Ok(_)) => tracing::info!(%tenant, slot, "removed the slot of a tenant that was dropped"),
-            Ok(Err(error)) => tracing::warn!(%tenant, slot, %error, "the slot of a dropped tenant is still there"),
+            Ok(Err(error)) => {
+                tracing::warn!(%tenant, slot, %error, "the slot of a dropped tenant is still there")
+            }
             Err(_) => return Err(SessionError::Silent),
         }
         drop(client);

@@ -29,6 +29,7 @@ mod rollback;
 mod schema;
 mod size;
 mod slots;
+mod standing;
 mod sweep;
 mod transactions;
 mod trim;

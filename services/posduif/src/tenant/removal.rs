@@ -117,7 +117,10 @@ fn confirm(tenant: &TenantId, entry: Option<&TenantConfig>) -> anyhow::Result<()
     );
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).context("reading standard input")?;
-    anyhow::ensure!(line.trim() == tenant.as_str(), "that is not {tenant}; nothing was changed. --yes asks for nothing");
+    anyhow::ensure!(
+        line.trim() == tenant.as_str(),
+        "that is not {tenant}; nothing was changed. --yes asks for nothing"
+    );
     Ok(())
 }
 
