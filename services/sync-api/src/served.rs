@@ -66,7 +66,8 @@ impl Served {
         all.next().filter(|_| all.next().is_none()).map(|one| one.tenant.clone())
     }
 
-    /// Prepares what this list asks for. Tenants whose entry is the same are the same; nothing is connected yet.
+    /// What this list asks for. A tenant whose entry changed is reached by the new one from now on; who comes and who goes waits
+    /// for [`Served::take_over`]. Nothing is connected yet.
     pub fn plan(&self, entries: &[TenantConfig]) -> Change {
         let before = self.tenants.load_full();
         let mut change = Change::default();

@@ -12,6 +12,7 @@ mod alter;
 mod canary;
 mod cap;
 mod compact;
+mod configured;
 mod decoder;
 mod documents;
 mod durability;

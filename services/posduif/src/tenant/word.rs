@@ -55,7 +55,12 @@ pub async fn read(client: &Client) -> anyhow::Result<Word> {
 /// The same; nothing in a database of an earlier version.
 pub async fn read_if_any(client: &Client) -> Result<Word, tokio_postgres::Error> {
     match client.query_one(&format!("SELECT {READ} FROM posduif_engine.tenancy"), &[]).await {
-        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(Word::default()),
+        Err(error)
+            if [Some(&SqlState::UNDEFINED_TABLE), Some(&SqlState::INVALID_SCHEMA_NAME)]
+                .contains(&error.code()) =>
+        {
+            Ok(Word::default())
+        }
         row => of(&row?),
     }
 }

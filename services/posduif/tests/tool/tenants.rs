@@ -125,7 +125,7 @@ async fn a_tenant_is_added_and_dropped_while_everything_runs_and_another_does_no
     is_documented(&added);
     let listed = at.json(&["tenant", "list", "--json"]).await;
     assert_eq!((&listed[1]["tenant_id"], &listed[1]["dropped_at"]), (&json!(database.name()), &Value::Null));
-    let device = phone(&at, database.name(), &at.phone("joe.sqlite")).await;
+    let device = Arc::new(phone(&at, database.name(), &at.phone("joe.sqlite")).await);
     syncs(&device).await;
     let (slots, published, keys) = traces(servers, &database).await;
     assert!(slots == 1 && published > 0 && keys.len() > 3, "{slots} {published} {keys:?}");
@@ -136,7 +136,18 @@ async fn a_tenant_is_added_and_dropped_while_everything_runs_and_another_does_no
     assert_eq!(std::fs::read_to_string(&file).unwrap().matches(database.name()).count(), 3, "one entry");
 
     at.refused(&["tenant", "drop", database.name()], "nothing was changed").await;
+    // Its device does not stop to ask, so that a replica remembers it anew for as long as it serves the tenant.
+    let asking = tokio::spawn({
+        let device = device.clone();
+        async move {
+            loop {
+                let _refused_in_the_end = device.sync().await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    });
     let log = at.ok(&["tenant", "drop", database.name(), "--yes", "--json"]).await;
+    asking.abort();
     let dropped = object(&log);
     assert_eq!((&dropped["entry_removed"], &dropped["remaining"]), (&json!(true), &Value::Null), "{log}");
     is_documented(&dropped);
@@ -224,6 +235,9 @@ async fn a_tenant_of_the_configuration_is_paused_resumed_and_dropped_and_a_perso
         Ok(ingester.log().contains("dropped at").then_some(()))
     })
     .await;
+    assert!(at.ok(&["migrate"]).await.contains("left alone"));
+    let (slots, published, _) = traces(servers, &at.database).await;
+    assert_eq!((slots, published), (0, 0));
     at.refused(&["tenant", "pause", &tenant], "was dropped").await;
     at.refused(&["tenant", "resume", &tenant], "posduif tenant add").await;
     // It stands in the configuration, so it is taken up without an entry.
@@ -259,6 +273,21 @@ async fn what_cannot_become_a_tenant_is_refused_before_anything_is_changed() {
     for secret in [database.url(), database.ingester_url(), database.admin_url()].map(|url| split(url).1) {
         assert!(!log.contains(&secret), "a password is shown");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_whose_database_is_gone_can_be_dropped() {
+    let servers = Servers::shared().await;
+    let at = Installation::start(servers).await;
+    let file = at.keep_tenants_in_a_file();
+    let database = Database::create(servers).await;
+    let (code, log) = add(&at, &database, &["--no-wait"]).await;
+    assert_eq!(code, 0, "{log}");
+    let name = database.name().to_owned();
+    database.drop_now().await;
+    let text = at.ok(&["tenant", "drop", &name, "--yes"]).await;
+    assert!(text.contains("is dropped"), "{text}");
+    assert!(!std::fs::read_to_string(file).unwrap().contains(&name));
 }
 
 #[tokio::test(flavor = "multi_thread")]
