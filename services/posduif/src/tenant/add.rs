@@ -109,6 +109,9 @@ fn entry(arguments: Add) -> anyhow::Result<Entry> {
     if let Some(file) = ca_file {
         put("ca_file", text_of(&file)?);
     }
+    if let Some(wal) = arguments.wal {
+        entry.insert("wal".to_owned(), Value::Bool(wal));
+    }
     Ok(entry)
 }
 

@@ -51,7 +51,7 @@ fn is_documented(object: &Value) {
 /// What is there of a tenant besides its rows: slots, publications and triggers, and keys.
 async fn traces(servers: &Servers, database: &Database) -> (i64, i64, Vec<String>) {
     let sql = "SELECT (SELECT count(*) FROM pg_replication_slots WHERE database = current_database()),
-                      (SELECT count(*) FROM pg_publication) + (SELECT count(*) FROM pg_trigger WHERE tgname = 'posduif_deleted_rows')";
+                      (SELECT count(*) FROM pg_publication) + (SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'posduif\\_%\\_rows')";
     let row = database.connect().await.query_one(sql, &[]).await.unwrap();
     let client = redis::Client::open(servers.redis_url()).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
