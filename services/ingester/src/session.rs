@@ -24,6 +24,7 @@ use crate::{
     guard::APPLICATION,
     link::{self, Surroundings},
     metrics::IngesterMetrics,
+    standing,
     wal::ReplicationConnection,
     webhook::Webhook,
 };
@@ -54,15 +55,24 @@ const RETRY: Duration = Duration::from_secs(10);
 const SHORTLY: Duration = Duration::from_millis(100);
 
 impl Session {
+    /// Works for the tenant, unless an operator wants it to be left alone: then it waits until that is over.
+    ///
+    /// # Errors
+    /// It ends without one where the next session shall begin at once.
+    pub async fn run(&self) -> Result<(), SessionError> {
+        standing::obey(self, self.work()).await
+    }
+
     /// Takes the tenant over and keeps its log up to date from whatever source is wanted and can be had.
     ///
     /// # Errors
     /// It ends without one only where the next session shall go on from the other source. Whatever part fails, all of
     /// them are dropped and their connections closed at once: a walsender whose client stayed would block a fast shutdown
     /// of PostgreSQL for ever.
-    pub async fn run(&self) -> Result<(), SessionError> {
+    async fn work(&self) -> Result<(), SessionError> {
         let mut parts: JoinSet<Result<(), SessionError>> = JoinSet::new();
         let sql = self.sql(&mut parts).await?;
+        standing::check(&sql, &self.tenant.id).await?;
         let course = tokio::select! {
             course = course::choose(self, &sql) => course?,
             ended = parts.join_next() => return Err(end::reason(ended, &mut parts).await),
@@ -75,9 +85,18 @@ impl Session {
 
     /// An ordinary connection whose end ends the session.
     async fn sql(&self, parts: &mut JoinSet<Result<(), SessionError>>) -> Result<Client, SessionError> {
+        self.listening(parts, Arc::default()).await
+    }
+
+    /// The same, which says when a notification came.
+    async fn listening(
+        &self,
+        parts: &mut JoinSet<Result<(), SessionError>>,
+        heard: Arc<Notify>,
+    ) -> Result<Client, SessionError> {
         let (client, driver) = postgres::connect(&self.tenant, APPLICATION).await?;
         parts.spawn(async move {
-            driver.await?;
+            standing::drive(driver, &heard).await?;
             Err(SessionError::Closed)
         });
         // With a synchronous standby missing, the ingester's own small writes must not wait for it.

@@ -8,7 +8,7 @@ use std::{
 use posduif_changelog::{Batch, LogError, LogState, durability};
 use posduif_model::{Lsn, Source};
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinSet,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
@@ -33,6 +33,7 @@ use crate::{
     polling::{PolledTable, Poller, Turn},
     progress::Progress,
     proof::Prover,
+    standing,
     upkeep::Upkeep,
     visibility::Snapshot,
     wal::{Slot, System},
@@ -57,7 +58,8 @@ pub async fn run(
 ) -> Result<(), SessionError> {
     Catalog::load(&sql, &session.rules, &session.wal.publication, Source::Polling).await?;
     check_rights(&sql).await?;
-    let watching = Arc::new(session.sql(&mut parts).await?);
+    let heard = Arc::new(Notify::new());
+    let watching = Arc::new(session.listening(&mut parts, Arc::clone(&heard)).await?);
     let begun = begin(session, sql, Arc::clone(&watching));
     let (mut poller, keeper, ends) = tokio::select! {
         begun = begun => begun?,
@@ -72,6 +74,8 @@ pub async fn run(
     };
     let (every, beats) = (session.wal.heartbeat_interval, poller.confirmed_heartbeat.subscribe());
     let outdated = (!leave).then(|| session.wal.slot_name(session.tenant.url.database()));
+    // Only now: before, it may have waited for a lock.
+    parts.spawn(standing::keep(Arc::clone(&watching), session.tenant.id.clone(), heard, every));
     parts.spawn(keep_watch(watching, look, every, beats, keeper, outdated));
     let surroundings = session.surroundings();
     let token = ends.token;

@@ -13,6 +13,8 @@ use crate::{
 /// `posduif-ingester` for one tenant.
 pub struct Ingester {
     pub process: Process,
+    /// Its configuration's file.
+    pub config: std::path::PathBuf,
     base: String,
     _scratch: Scratch,
 }
@@ -35,7 +37,8 @@ impl Ingester {
         std::fs::write(&file, yaml).unwrap();
         let program = binaries::path("posduif-ingester").await;
         let process = Process::command(program).arg("--config").arg(&file).spawn();
-        let ingester = Ingester { process, base: format!("http://127.0.0.1:{port}"), _scratch: scratch };
+        let ingester =
+            Ingester { process, config: file, base: format!("http://127.0.0.1:{port}"), _scratch: scratch };
         ingester.ready().await;
         ingester
     }
