@@ -34,17 +34,31 @@ pub mod upkeep;
 pub mod watch;
 
 pub mod session;
+pub mod standing;
 pub mod tenant;
 
-use posduif_runtime::{admin, config::Config, lifecycle::Lifecycle, metrics::Metrics, readiness::Readiness};
+pub mod orphans;
+pub mod roll;
 
-use crate::{metrics::IngesterMetrics, session::Session, webhook::Webhook};
+use std::path::Path;
 
-/// Starts one task per tenant and the admin port; they end with the lifecycle.
+use posduif_runtime::{
+    admin,
+    config::{Config, Reader, TenantConfig},
+    lifecycle::Lifecycle,
+    metrics::Metrics,
+    readiness::Readiness,
+    reload::Reload,
+};
+
+use crate::{metrics::IngesterMetrics, orphans::Orphans, session::Session, webhook::Webhook};
+
+/// Starts what follows the tenants of the configuration, which was read from the file at `path`, and the admin port; all ends
+/// with the lifecycle.
 ///
 /// # Errors
 /// The admin port is taken, the webhook cannot be set up, or a metric is registered twice.
-pub fn start(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<()> {
+pub fn start(config: &Config, path: &Path, lifecycle: &Lifecycle) -> anyhow::Result<()> {
     anyhow::ensure!(
         config.sync.wal.enabled,
         "sync.wal.enabled is false, but polling is not built yet; set it to true"
@@ -54,23 +68,29 @@ pub fn start(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<()> {
     let rules = config.sync.rules()?;
     let webhook = Webhook::new(&config.webhook)?;
     let listener = admin::listen(config.admin.ingester_bind)?;
-    for tenant in &config.tenants {
-        let session = Session {
-            tenant: tenant.clone(),
-            redis: config.redis.clone(),
-            wal: config.sync.wal.clone(),
-            retention: config.sync.retention.clone(),
-            rules: rules.clone(),
-            webhook: webhook.clone(),
-            metrics: counted.clone(),
-            readiness: readiness.clone(),
-        };
-        counted.vitals(&tenant.id);
-        let serve = tenant::serve(session, lifecycle.shutdown_token());
-        lifecycle.spawn(format!("tenant {}", tenant.id), serve);
-    }
-    let shutdown = lifecycle.shutdown_token();
-    lifecycle
-        .spawn("admin port", async move { Ok(admin::serve(listener, readiness, metrics, shutdown).await?) });
+    let (reload, tenants) = Reload::new(path, Reader::Ingester, config)?;
+    let shutdown = || lifecycle.shutdown_token();
+    let orphans = Orphans {
+        tenants: tenants.clone(),
+        wal: config.sync.wal.clone(),
+        retained: counted.orphan_slots.clone(),
+    };
+    lifecycle.spawn("orphan slots", orphans.watch(shutdown()));
+    let refused = counted.configuration_refused.clone();
+    lifecycle.spawn("configuration", reload.run(readiness.clone(), refused, shutdown()));
+    let (settings, state) = (config.clone(), readiness.clone());
+    let session = move |tenant: &TenantConfig| Session {
+        tenant: tenant.clone(),
+        redis: settings.redis.clone(),
+        wal: settings.sync.wal.clone(),
+        retention: settings.sync.retention.clone(),
+        rules: rules.clone(),
+        webhook: webhook.clone(),
+        metrics: counted.clone(),
+        readiness: state.clone(),
+    };
+    lifecycle.spawn("tenants", roll::call(tenants, session, shutdown()));
+    let until = shutdown();
+    lifecycle.spawn("admin port", async move { Ok(admin::serve(listener, readiness, metrics, until).await?) });
     Ok(())
 }

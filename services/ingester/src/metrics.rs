@@ -12,7 +12,7 @@ use std::{
 
 use posduif_model::TenantId;
 use posduif_runtime::metrics::Metrics;
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use crate::{epoch, tally::Count, vitals::Vitals};
 
@@ -55,6 +55,10 @@ pub struct IngesterMetrics {
     pub compacted: IntCounterVec,
     /// Row versions that nobody sees because they are too large, by table and reason.
     pub rows_left_out: IntCounterVec,
+    /// 1 while the configuration's files cannot be used as they are now.
+    pub configuration_refused: IntGauge,
+    /// WAL that slots keep which belong to no tenant.
+    pub orphan_slots: IntGaugeVec,
     pub webhook: WebhookMetrics,
     tenants: Arc<Mutex<Tenants>>,
 }
@@ -134,6 +138,18 @@ impl IngesterMetrics {
                 "Row versions that are too large to be synced: nobody sees them.",
                 &["tenant", "table", "reason"],
             )?,
+            configuration_refused: {
+                let help = "1 while the configuration's files cannot be used as they are now.";
+                let gauge = IntGauge::new(names::CONFIGURATION_REFUSED, help)?;
+                registry.register(Box::new(gauge.clone()))?;
+                gauge
+            },
+            orphan_slots: {
+                let help = "WAL kept by a slot that nobody follows and that belongs to no configured tenant.";
+                let gauge = IntGaugeVec::new(Opts::new(names::ORPHAN_SLOT, help), &["slot"])?;
+                registry.register(Box::new(gauge.clone()))?;
+                gauge
+            },
             webhook: WebhookMetrics::register(registry)?,
             tenants,
         })

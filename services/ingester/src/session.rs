@@ -37,6 +37,7 @@ use crate::{
     pipeline::{Limits, Pipeline},
     progress::Progress,
     proof::Prover,
+    standing,
     transaction::Assembler,
     upkeep::Upkeep,
     wal::{self, Feedback, ReplicationConnection},
@@ -68,14 +69,19 @@ const WAL_SENDER_TIMEOUT: &str = "-c wal_sender_timeout=15s";
 const COMMITS_AT_ONCE: usize = 1_000;
 
 impl Session {
-    /// Takes the tenant over and follows its WAL; says that it is ready once changes flow.
-    ///
+    /// Takes the tenant over and follows its WAL; says that it is ready once changes flow. It ends without an error where an
+    /// operator had it left alone and this is over.
+    pub async fn run(&self) -> Result<(), SessionError> {
+        standing::obey(self, self.follow()).await
+    }
+
     /// # Errors
     /// It ends only with an error. Whatever part fails, all of them are dropped and their connections closed at
     /// once: a walsender whose client stayed would block a fast shutdown of PostgreSQL for ever.
-    pub async fn run(&self) -> Result<(), SessionError> {
+    async fn follow(&self) -> Result<(), SessionError> {
         let mut parts: JoinSet<Result<(), SessionError>> = JoinSet::new();
         let sql = self.sql(&mut parts).await?;
+        standing::check(&sql, &self.tenant.id).await?;
         // Before anything is made for it on the server.
         Catalog::load(&sql, &self.rules, &self.wal.publication).await?;
         check_rights(&sql).await?;
@@ -104,7 +110,10 @@ impl Session {
         };
         parts.spawn(async move { Ok(wal::receive(reader, events, answer_now).await?) });
         parts.spawn(async move { Ok(wal::report(writer, feedback).await?) });
-        let watching = Arc::new(self.sql(&mut parts).await?);
+        let heard = Arc::new(Notify::new());
+        let watching = Arc::new(self.listening(&mut parts, Arc::clone(&heard)).await?);
+        let every = self.wal.heartbeat_interval;
+        parts.spawn(standing::keep(Arc::clone(&watching), self.tenant.id.clone(), heard, every));
         let tenant = self.tenant.id.to_string();
         let watch = Watch {
             slot: taken.guard.slot.clone(),
@@ -200,9 +209,18 @@ impl Session {
 
     /// An ordinary connection whose end ends the session.
     async fn sql(&self, parts: &mut JoinSet<Result<(), SessionError>>) -> Result<Client, SessionError> {
+        self.listening(parts, Arc::default()).await
+    }
+
+    /// The same, which says when a notification came.
+    async fn listening(
+        &self,
+        parts: &mut JoinSet<Result<(), SessionError>>,
+        heard: Arc<Notify>,
+    ) -> Result<Client, SessionError> {
         let (client, driver) = postgres::connect(&self.tenant, APPLICATION).await?;
         parts.spawn(async move {
-            driver.await?;
+            standing::drive(driver, &heard).await?;
             Err(SessionError::Closed)
         });
         // With a synchronous standby missing, the ingester's own small writes must not wait for it.

@@ -19,6 +19,7 @@ pub struct Vitals {
 #[derive(Debug)]
 struct Seen {
     following: bool,
+    paused: bool,
     /// PostgreSQL's clock, in microseconds since 2000, and when it said so.
     clock: Option<(i64, Instant)>,
     /// When the newest published heartbeat was committed, by that clock.
@@ -60,6 +61,8 @@ pub struct Server {
 pub struct Readings {
     /// A session follows the WAL.
     pub following: bool,
+    /// An operator wants the tenant to be left alone for a while.
+    pub paused: bool,
     /// How old the newest heartbeat is that readers may see.
     pub heartbeat_lag: Option<Duration>,
     /// How long ago the watermark moved, or since when it has not.
@@ -80,6 +83,7 @@ impl Vitals {
     pub fn new(now: Instant) -> Self {
         let seen = Seen {
             following: false,
+            paused: false,
             clock: None,
             beat: None,
             moved: now,
@@ -105,6 +109,11 @@ impl Vitals {
         if !following {
             (seen.waiting, seen.oldest_waiting) = (0, None);
         }
+    }
+
+    /// The tenant is paused, or no longer.
+    pub fn pauses(&self, paused: bool) {
+        self.seen().paused = paused;
     }
 
     /// PostgreSQL told its time at `now`.
@@ -163,6 +172,7 @@ impl Vitals {
         };
         Readings {
             following: seen.following,
+            paused: seen.paused,
             heartbeat_lag: since(seen.beat),
             watermark_age: now.saturating_duration_since(seen.moved),
             watermark: seen.watermark,

@@ -31,8 +31,9 @@ pub struct Live {
 impl Live {
     pub fn new(tenants: Arc<Mutex<Tenants>>) -> Result<Self, prometheus::Error> {
         let gauge = |name, help| GaugeVec::new(Opts::new(name, help), &["tenant"]);
-        let table: [(&str, &str, Read); 15] = [
+        let table: [(&str, &str, Read); 16] = [
             (names::FOLLOWING, "1 while a session follows the WAL.", |r| Some(f64::from(r.following))),
+            (names::PAUSED, "1 while an operator has the tenant left alone.", |r| Some(f64::from(r.paused))),
             (names::HEARTBEAT_LAG, "Age of the newest heartbeat that readers may see.", |r| {
                 r.heartbeat_lag.map(|lag| lag.as_secs_f64())
             }),

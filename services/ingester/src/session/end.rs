@@ -12,7 +12,7 @@ use tokio::{
 use super::PATIENCE;
 use crate::{
     catalog::CatalogError, gate::GateError, guard::GuardError, lookout::LookoutError,
-    pipeline::PipelineError, wal::WalError,
+    pipeline::PipelineError, standing::Order, wal::WalError,
 };
 
 /// How long the real reason of an end may come after its consequences.
@@ -49,6 +49,9 @@ pub enum SessionError {
          max_slot_wal_keep_size; idle_timeout: raise idle_replication_slot_timeout; otherwise find out who drops it"
     )]
     SlotKeepsVanishing { slot: String, created: i64, why: String },
+    /// No failure: an operator wants the tenant to be left alone.
+    #[error(transparent)]
+    Stopped(#[from] Order),
     #[error("PostgreSQL did not answer within {} s", PATIENCE.as_secs())]
     Silent,
     #[error("the connection to PostgreSQL was closed")]
@@ -118,6 +121,7 @@ impl SessionError {
             SessionError::ForeignSlot(_) | SessionError::SlotKeepsVanishing { .. } => "slot",
             SessionError::Guard(GuardError::SlotTaken(_)) => "slot",
             SessionError::Guard(_) => "postgres",
+            SessionError::Stopped(_) => "stopped",
             SessionError::Panicked => "panic",
         }
     }

@@ -1,7 +1,8 @@
 //! Work in, its result out, or in time the news that there is none; connections in doubt are not lent again.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use deadpool_postgres::{Client, Object, Pool};
 use tokio::time::timeout;
 
@@ -10,7 +11,7 @@ use super::StoreError;
 /// One tenant's database.
 #[derive(Clone)]
 pub struct Database {
-    pool: Pool,
+    pool: Arc<ArcSwap<Pool>>,
     deadline: Duration,
 }
 
@@ -29,7 +30,12 @@ impl Drop for AtWork {
 impl Database {
     /// `deadline` is for one piece of work, the wait for a connection and all commits included.
     pub fn new(pool: Pool, deadline: Duration) -> Self {
-        Database { pool, deadline }
+        Database { pool: Arc::new(ArcSwap::from_pointee(pool)), deadline }
+    }
+
+    /// From now on connections come from this pool; those of the earlier one close as their work ends.
+    pub fn reach_by(&self, pool: Pool) {
+        self.pool.store(Arc::new(pool));
     }
 
     /// Does the work on a connection of the pool.
@@ -43,7 +49,9 @@ impl Database {
     ) -> Result<T, E> {
         let worked = async {
             let mut at_work = AtWork(None);
-            let client = self.pool.get().await.map_err(StoreError::from)?;
+            let pool = self.pool.load_full();
+            let client = pool.get().await.map_err(StoreError::from)?;
+            drop(pool);
             let outcome = work(at_work.0.insert(client)).await;
             drop(at_work.0.take());
             outcome

@@ -7,12 +7,15 @@ use posduif_changelog::{Batch, CommitRecord, LogState, LogWriter, Watermark, con
 use posduif_migrations::{Roles, migrate};
 use posduif_model::{Bucket, Change, DeviceId, Epoch, Lsn, Op, Position, TenantId, UserId};
 use posduif_provision::free_port;
-use posduif_runtime::{config::Config, metrics::Metrics};
-use posduif_sync_api::{app::App, clock::Clock, metrics::RequestMetrics, service, sightings};
+use posduif_runtime::{config::Config, metrics::Metrics, readiness::Readiness};
+use posduif_sync_api::{app::App, clock::Clock, metrics::RequestMetrics, service, service::Following, sightings};
 use posduif_testkit::{API, Database, INGESTER, Process, Scratch, Servers, binaries, eventually, logs};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::{sync::Mutex, task::JoinHandle};
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinHandle,
+};
 use tokio_postgres::types::PgLsn;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -296,7 +299,9 @@ pub fn serve(config: &Config) -> (String, CancellationToken, JoinHandle<std::io:
     let shutdown = CancellationToken::new();
     let until = shutdown.clone();
     tokio::spawn(async move { sightings::write_down(&seen, interval, until).await });
-    let server = tokio::spawn(service::serve(app, listener, metrics, shutdown.clone()));
+    let (_, tenants) = watch::channel(Arc::new(config.tenants.clone()));
+    let following = Following { tenants, readiness: Readiness::default() };
+    let server = tokio::spawn(service::serve(app, following, listener, metrics, shutdown.clone()));
     (base, shutdown, server)
 }
 
