@@ -1,6 +1,7 @@
 //! One tenant in, its log kept up to date for as long as every connection holds.
 
 mod end;
+mod eviction;
 mod takeover;
 
 pub use end::SessionError;
@@ -31,6 +32,7 @@ use crate::{
     guard::{APPLICATION, Guard},
     health::{self, Health},
     heartbeat,
+    lease::Lease,
     link::{self, Link, Surroundings},
     lookout::Lookout,
     metrics::IngesterMetrics,
@@ -57,6 +59,8 @@ pub struct Session {
     pub metrics: IngesterMetrics,
     /// Where the tenant says whether it is ready, under its id.
     pub readiness: Readiness,
+    /// Without it the session ends no other ingester's.
+    pub lease: Lease,
 }
 
 /// Messages that may wait between the parts; payload bytes have a budget of their own.

@@ -170,8 +170,8 @@ fn milliseconds(duration: Duration) -> u64 {
 
 fn members(facts: Fields) -> Result<BTreeMap<String, Member>, LogError> {
     let member = |(id, text): (String, String)| {
-        let member =
-            parse(&text).ok_or_else(|| LogError::Corrupt(format!("what the ingester {id} says of itself")))?;
+        let member = parse(&text)
+            .ok_or_else(|| LogError::Corrupt(format!("what the ingester {id} says of itself")))?;
         Ok((id, member))
     };
     facts.into_iter().map(member).collect()
@@ -214,7 +214,9 @@ mod tests {
     #[test]
     fn what_an_ingester_says_of_itself_is_read_back() {
         let set = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
-        for (known, refused) in [(set(&["a", "b.c"]), set(&["a"])), (set(&["a"]), set(&[])), (set(&[]), set(&[]))] {
+        for (known, refused) in
+            [(set(&["a", "b.c"]), set(&["a"])), (set(&["a"]), set(&[])), (set(&[]), set(&[]))]
+        {
             let facts = Facts { name: "host:9091".into(), seat: "-".into(), known, refused };
             assert_eq!(parse(&format!("17 {}", text(&facts))), Some(Member { since: 17, facts }));
         }

@@ -98,9 +98,15 @@ mod tests {
     #[test]
     fn a_tenant_is_taken_then_begun_then_ended_then_given_up() {
         let alone = view(&["me"], &["a"], &[]);
-        assert_eq!(of_me(&alone, &["a"], &[], &[], false), Orders { take: list(&["a"]), ..Orders::default() });
+        assert_eq!(
+            of_me(&alone, &["a"], &[], &[], false),
+            Orders { take: list(&["a"]), ..Orders::default() }
+        );
         let held = view(&["me"], &["a"], &[("a", "me")]);
-        assert_eq!(of_me(&held, &["a"], &[], &[], false), Orders { start: list(&["a"]), ..Orders::default() });
+        assert_eq!(
+            of_me(&held, &["a"], &[], &[], false),
+            Orders { start: list(&["a"]), ..Orders::default() }
+        );
         assert_eq!(of_me(&held, &["a"], &["a"], &[], false), Orders::default());
         // The others hear of the configuration with the next question; that it is gone counts here at once.
         assert_eq!(of_me(&held, &[], &["a"], &[], false), Orders { stop: list(&["a"]), ..Orders::default() });
@@ -111,7 +117,10 @@ mod tests {
     #[test]
     fn what_somebody_else_was_given_ends_here_at_once() {
         let lost = view(&["me", "you"], &["a"], &[("a", "you")]);
-        assert_eq!(of_me(&lost, &["a"], &["a"], &[], false), Orders { stop: list(&["a"]), ..Orders::default() });
+        assert_eq!(
+            of_me(&lost, &["a"], &["a"], &[], false),
+            Orders { stop: list(&["a"]), ..Orders::default() }
+        );
         assert_eq!(of_me(&lost, &["a"], &[], &[], false), Orders::default());
     }
 

@@ -1,0 +1,61 @@
+//! A slot that a predecessor still holds in, a free one out, where this process has the lease.
+
+use std::time::Duration;
+
+use posduif_changelog::LogWriter;
+use tokio::time::{sleep, timeout};
+use tokio_postgres::Client;
+
+use super::{Session, SessionError};
+use crate::{link, wal::Slot};
+
+/// A predecessor that has just given the tenant up is about to let go.
+const COURTESY: Duration = Duration::from_millis(500);
+/// How long PostgreSQL may take to end a walsender.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Ends the walsender that holds the slot: its ingester is frozen or cut off, or has not heard yet that the tenant is ours.
+/// PostgreSQL itself would notice a silent one after wal_sender_timeout only.
+///
+/// Where there is no lease nobody is ended, nor where the holder's token is unknown to our Redis: it writes to another one.
+/// Two installations that share a tenant by mistake must not take it from each other again and again, each time with a
+/// new epoch. What remains in the way, START_REPLICATION says.
+pub async fn free(session: &Session, sql: &Client, slot: &str) -> Result<(), SessionError> {
+    let lets_go = async || -> Result<(), tokio_postgres::Error> {
+        while holder(sql, slot).await?.is_some() {
+            sleep(LOOK).await;
+        }
+        Ok(())
+    };
+    if let Ok(free) = timeout(COURTESY, lets_go()).await {
+        return Ok(free?);
+    }
+    let Some(pid) = holder(sql, slot).await? else { return Ok(()) };
+    if !session.lease.holds() || !writes_here(session, sql).await? {
+        return Ok(());
+    }
+    // By slot and process id: nobody else who came meanwhile, and no other process that got the number.
+    let end = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
+                WHERE slot_name = $1 AND active_pid = $2";
+    sql.execute(end, &[&slot, &pid]).await?;
+    session.metrics.evictions.with_label_values(&[session.tenant.id.as_str()]).inc();
+    tracing::warn!(tenant = %session.tenant.id, slot, pid, "ended the walsender of an ingester that has lost its lease");
+    match timeout(PATIENCE, lets_go()).await {
+        Ok(free) => Ok(free?),
+        Err(_) => Ok(()),
+    }
+}
+
+async fn holder(sql: &Client, slot: &str) -> Result<Option<i32>, tokio_postgres::Error> {
+    Ok(Slot::find(sql, slot).await?.and_then(|slot| slot.active_pid))
+}
+
+/// Whether our Redis has seen the newest fencing token. It has not for a moment while a session begins, nor after Redis
+/// lost something: then the walsender ends by wal_sender_timeout.
+async fn writes_here(session: &Session, sql: &Client) -> Result<bool, SessionError> {
+    let drawn = "SELECT coalesce(pg_sequence_last_value('posduif_engine.fencing_token'), 0)";
+    let drawn: i64 = sql.query_one(drawn, &[]).await?.get(0);
+    let mut redis = link::open(&session.redis).await?;
+    Ok(drawn <= LogWriter::highest_token(&mut redis, &session.tenant.id).await?)
+}
