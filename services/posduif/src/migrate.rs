@@ -41,7 +41,7 @@ pub async fn migrate(tenant: &TenantConfig, rules: &RuleSet, publication: &str) 
     Ok(report)
 }
 
-fn print(tenant: &TenantConfig, report: &Report) {
+pub fn print(tenant: &TenantConfig, report: &Report) {
     match report.applied.len() {
         0 => println!("{}: already up to date", tenant.id),
         _ => println!("{}: applied {}", tenant.id, report.applied.join(", ")),

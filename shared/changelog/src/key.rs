@@ -13,6 +13,11 @@ impl Keys {
         Keys { prefix: format!("posduif:{{{tenant}}}") }
     }
 
+    /// Prefix of every key of the tenant.
+    pub fn all(&self) -> String {
+        format!("{}:", self.prefix)
+    }
+
     /// String: the highest fencing token seen; outside the epoch, so that no epoch change forgets it.
     pub fn token(&self) -> String {
         format!("{}:token", self.prefix)

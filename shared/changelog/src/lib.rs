@@ -26,6 +26,7 @@ pub mod presence;
 pub mod reader;
 pub mod record;
 pub mod remembered;
+pub mod removal;
 mod script;
 pub mod state;
 pub mod survey;

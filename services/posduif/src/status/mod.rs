@@ -2,6 +2,7 @@
 
 mod database;
 mod log;
+mod orphan;
 mod report;
 mod table;
 mod verdict;

@@ -93,6 +93,20 @@ impl Config {
         Config::read(reader, &text, load::environment())
     }
 
+    /// Where further tenants are listed, whether that file can be used or not.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no YAML.
+    pub fn tenants_file_of(path: &Path) -> Result<Option<PathBuf>, ConfigError> {
+        #[derive(Deserialize)]
+        struct Key {
+            tenants_file: Option<PathBuf>,
+        }
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Ok(load::parse::<Key>(&text, load::environment())?.tenants_file)
+    }
+
     /// The configuration that a text alone describes, without the environment.
     pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
         Config::from_yaml_for(Reader::Api, text)

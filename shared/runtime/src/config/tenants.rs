@@ -185,6 +185,15 @@ impl TenantConfig {
         Ok(tenant)
     }
 
+    /// The same tenant as this reader sees it once its configuration was loaded.
+    ///
+    /// # Errors
+    /// The password's file cannot be read.
+    pub fn settled(mut self, reader: Reader) -> Result<Self, SecretError> {
+        self.settle(reader).map_err(|(_, error)| error)?;
+        Ok(self)
+    }
+
     /// Puts the reader's password into the URL; what cannot be read is told with its key.
     fn settle(&mut self, reader: Reader) -> Result<(), (&'static str, SecretError)> {
         if reader == Reader::Ingester && self.ingester_url.is_some() {
