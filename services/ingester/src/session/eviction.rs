@@ -11,8 +11,10 @@ use crate::{link, wal::Slot};
 
 /// A predecessor that has just given the tenant up is about to let go.
 const COURTESY: Duration = Duration::from_millis(500);
-/// How long PostgreSQL may take to end a walsender.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A walsender that is told to end tells its client, and waits until that has room for it, which a frozen one never has. Told
+/// once more it ends without a word.
+const AGAIN: Duration = Duration::from_millis(500);
+const TIMES: usize = 10;
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Ends the walsender that holds the slot: its ingester is frozen or cut off, or has not heard yet that the tenant is ours.
@@ -38,13 +40,18 @@ pub async fn free(session: &Session, sql: &Client, slot: &str) -> Result<(), Ses
     // By slot and process id: nobody else who came meanwhile, and no other process that got the number.
     let end = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
                 WHERE slot_name = $1 AND active_pid = $2";
-    sql.execute(end, &[&slot, &pid]).await?;
-    session.metrics.evictions.with_label_values(&[session.tenant.id.as_str()]).inc();
-    tracing::warn!(tenant = %session.tenant.id, slot, pid, "ended the walsender of an ingester that has lost its lease");
-    match timeout(PATIENCE, lets_go()).await {
-        Ok(free) => Ok(free?),
-        Err(_) => Ok(()),
+    for time in 0..TIMES {
+        if sql.execute(end, &[&slot, &pid]).await? > 0 && time == 0 {
+            session.metrics.evictions.with_label_values(&[session.tenant.id.as_str()]).inc();
+            tracing::warn!(
+                tenant = %session.tenant.id, slot, pid, "ending the walsender of an ingester that has lost its lease"
+            );
+        }
+        if let Ok(free) = timeout(AGAIN, lets_go()).await {
+            return Ok(free?);
+        }
     }
+    Ok(())
 }
 
 async fn holder(sql: &Client, slot: &str) -> Result<Option<i32>, tokio_postgres::Error> {
