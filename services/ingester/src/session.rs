@@ -2,6 +2,7 @@
 
 mod course;
 mod end;
+mod eviction;
 mod follow;
 mod poll;
 mod takeover;
@@ -22,6 +23,7 @@ use tokio_postgres::Client;
 
 use crate::{
     guard::APPLICATION,
+    lease::Lease,
     link::{self, Surroundings},
     metrics::IngesterMetrics,
     standing,
@@ -43,6 +45,8 @@ pub struct Session {
     pub metrics: IngesterMetrics,
     /// Where the tenant says whether it is ready, under its id.
     pub readiness: Readiness,
+    /// Without it the session ends no other ingester's.
+    pub lease: Lease,
 }
 
 /// The longest a question to PostgreSQL may take that should be answered at once.

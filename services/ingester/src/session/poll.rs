@@ -15,7 +15,7 @@ use tokio::{
 use tokio_postgres::Client;
 
 use super::{
-    PATIENCE, RETRY, SHORTLY, Session, SessionError, end,
+    PATIENCE, RETRY, SHORTLY, Session, SessionError, end, eviction,
     follow::unpublished,
     takeover::{Found, Opening, check_recreations, claim, judge, open_epoch, readable},
 };
@@ -132,7 +132,10 @@ async fn begin(
 ) -> Result<(Poller, Keeper, Ends), SessionError> {
     let tenant = session.tenant.id.to_string();
     if let Some(holder) = lock(&sql).await? {
-        return Err(SessionError::LockTaken(holder));
+        eviction::end(session, &sql, holder).await?;
+        if let Some(holder) = lock(&sql).await? {
+            return Err(SessionError::LockTaken(holder));
+        }
     }
     let system = system(&sql).await?;
     let holds = async { Ok(()) };
