@@ -29,6 +29,7 @@ pub mod gate;
 pub mod guard;
 pub mod lookout;
 pub mod pipeline;
+pub mod primary;
 pub mod proof;
 pub mod upkeep;
 pub mod watch;

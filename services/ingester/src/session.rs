@@ -1,6 +1,7 @@
 //! One tenant in, its log kept up to date for as long as every connection holds.
 
 mod end;
+mod promotion;
 mod takeover;
 
 pub use end::SessionError;
@@ -35,6 +36,7 @@ use crate::{
     lookout::Lookout,
     metrics::IngesterMetrics,
     pipeline::{Limits, Pipeline},
+    primary,
     progress::Progress,
     proof::Prover,
     transaction::Assembler,
@@ -77,6 +79,7 @@ impl Session {
         let mut parts: JoinSet<Result<(), SessionError>> = JoinSet::new();
         let sql = self.sql(&mut parts).await?;
         // Before anything is made for it on the server.
+        primary::check(&sql).await?;
         Catalog::load(&sql, &self.rules, &self.wal.publication).await?;
         check_rights(&sql).await?;
         // Should the ordinary connection end meanwhile, so does the attempt.

@@ -12,7 +12,7 @@ use tokio::{
 use super::PATIENCE;
 use crate::{
     catalog::CatalogError, gate::GateError, guard::GuardError, lookout::LookoutError,
-    pipeline::PipelineError, wal::WalError,
+    pipeline::PipelineError, primary::PrimaryError, wal::WalError,
 };
 
 /// How long the real reason of an end may come after its consequences.
@@ -41,6 +41,8 @@ pub enum SessionError {
     Guard(#[from] GuardError),
     #[error(transparent)]
     Lookout(#[from] LookoutError),
+    #[error(transparent)]
+    Primary(#[from] PrimaryError),
     #[error("replication slot {0} belongs to another database or plugin; set sync.wal.slot_name")]
     ForeignSlot(String),
     #[error(
@@ -91,6 +93,8 @@ impl SessionError {
     pub fn word(&self) -> &'static str {
         match self {
             SessionError::Connect(_) | SessionError::Tls(_) | SessionError::Postgres(_) => "postgres",
+            SessionError::Primary(PrimaryError::Postgres(_)) => "postgres",
+            SessionError::Primary(PrimaryError::Standby) => "standby",
             SessionError::Silent | SessionError::Closed => "postgres",
             SessionError::Catalog(_) => "tables",
             SessionError::Lookout(error) | SessionError::Pipeline(PipelineError::Lookout(error)) => {
