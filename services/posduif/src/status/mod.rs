@@ -1,8 +1,10 @@
 //! A configuration in, how every tenant stands out: as a table or as JSON.
 
 mod database;
+mod fail_over;
 mod log;
 mod report;
+mod standby;
 mod table;
 mod verdict;
 
