@@ -12,6 +12,7 @@ use crate::{
     phone::{agrees, sync},
     site::PATIENCE,
     stage::{Set, Stage},
+    status::codes,
 };
 
 /// Nobody waits for the standby, so the former primary can go on without it.
@@ -156,6 +157,9 @@ async fn a_replica_that_is_still_connected_to_the_former_primary_leaves_it_once_
     let direct = session(stage.servers.postgres(), stage.site.database.name()).await;
     let promoted = promoted(&mut stage, standby).await;
     let _former = stage.servers.move_to(promoted);
+    let status = stage.status().await;
+    assert_eq!(codes(&status, "problems")[0], "slot_inactive", "{status}");
+    assert!(codes(&status, "problems").contains(&"other_server".to_owned()), "{status}");
     // The ingester alone is led to the new one.
     stage.site.ingester.start_again();
     stage.follows().await;
