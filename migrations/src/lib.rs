@@ -1,5 +1,6 @@
 //! A tenant database in, the same database with Posduif's tables, publication and replica identities out.
 
+mod capture;
 mod error;
 mod grants;
 mod publication;
@@ -65,6 +66,7 @@ async fn migrate_locked(
     let tables = replica_identity::prepare(client, rules, publication).await?;
     publication::ensure(client, publication, &tables).await?;
     tombstones::ensure(client, rules, &tables).await?;
+    capture::ensure(client, rules, publication, &tables).await?;
     for role in roles.iter().filter(|role| !role.is_owner) {
         grants::ensure(client, role, rules, publication).await?;
     }

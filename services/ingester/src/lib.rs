@@ -21,14 +21,17 @@ pub mod health;
 pub mod progress;
 pub mod retention;
 
+pub mod capture;
 pub mod heartbeat;
 pub mod link;
 pub mod webhook;
 
+pub mod appender;
 pub mod gate;
 pub mod guard;
 pub mod lookout;
 pub mod pipeline;
+pub mod polling;
 pub mod primary;
 pub mod proof;
 pub mod upkeep;
@@ -46,10 +49,6 @@ use crate::{metrics::IngesterMetrics, session::Session, webhook::Webhook};
 /// # Errors
 /// The admin port is taken, the webhook cannot be set up, or a metric is registered twice.
 pub fn start(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        config.sync.wal.enabled,
-        "sync.wal.enabled is false, but polling is not built yet; set it to true"
-    );
     let (readiness, metrics) = (Readiness::default(), Metrics::new()?);
     let counted = IngesterMetrics::register(&metrics)?;
     let rules = config.sync.rules()?;

@@ -12,7 +12,8 @@ use tokio::{
 use super::PATIENCE;
 use crate::{
     catalog::CatalogError, gate::GateError, guard::GuardError, lookout::LookoutError,
-    pipeline::PipelineError, primary::PrimaryError, wal::WalError,
+    pipeline::PipelineError, polling::PollError, primary::PrimaryError, visibility::InvalidSnapshot,
+    wal::WalError,
 };
 
 /// How long the real reason of an end may come after its consequences.
@@ -51,6 +52,14 @@ pub enum SessionError {
          max_slot_wal_keep_size; idle_timeout: raise idle_replication_slot_timeout; otherwise find out who drops it"
     )]
     SlotKeepsVanishing { slot: String, created: i64, why: String },
+    #[error(transparent)]
+    Poll(#[from] PollError),
+    #[error(transparent)]
+    Snapshot(#[from] InvalidSnapshot),
+    #[error("{table} cannot be polled: {problem}")]
+    Table { table: &'static str, problem: String },
+    #[error("another ingester polls this tenant (PostgreSQL's process {0})")]
+    LockTaken(i32),
     #[error("PostgreSQL did not answer within {} s", PATIENCE.as_secs())]
     Silent,
     #[error("the connection to PostgreSQL was closed")]
@@ -117,6 +126,19 @@ impl SessionError {
                 | LogError::Forbidden(_)
                 | LogError::Evicting(_) => "redis",
             },
+            SessionError::Poll(error) => match error {
+                PollError::Log(LogError::Fenced) => "fenced",
+                PollError::Log(LogError::Diverged(_) | LogError::Corrupt(_)) => "diverged",
+                PollError::Log(_) => "redis",
+                PollError::Lookout(_) | PollError::Row { .. } | PollError::Unknown(_) => "tables",
+                PollError::Postgres(_)
+                | PollError::Snapshot(_)
+                | PollError::Unexpected(_)
+                | PollError::Silent => "postgres",
+            },
+            SessionError::Table { .. } => "tables",
+            SessionError::Snapshot(_) => "postgres",
+            SessionError::LockTaken(_) => "lock",
             SessionError::Pipeline(_) => "stream",
             SessionError::Gate(_) => "postgres",
             SessionError::ForeignSlot(_) | SessionError::SlotKeepsVanishing { .. } => "slot",

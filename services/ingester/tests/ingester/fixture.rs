@@ -109,9 +109,11 @@ impl Tenant {
         let session = self.session.clone();
         session.readiness.not_ready(session.tenant.id.to_string(), "starting");
         let task = tokio::spawn(async move {
-            match session.run().await {
-                Ok(()) => "it ended without a reason".to_owned(),
-                Err(error) => format!("{:#}", anyhow::Error::new(error)),
+            loop {
+                // Without an error it hands over to a session of the other source.
+                if let Err(error) = session.run().await {
+                    return format!("{:#}", anyhow::Error::new(error));
+                }
             }
         });
         Running { task }
@@ -127,6 +129,12 @@ impl Tenant {
     pub async fn ingest_again(&self) -> Running {
         self.slot_is_free().await;
         self.ingest().await
+    }
+
+    /// From now on nobody knows what changes while there is no slot.
+    pub async fn forget_notes(&self) {
+        let younger = "UPDATE posduif_engine.capture SET noted_by = pg_current_xact_id()";
+        self.client.batch_execute(younger).await.unwrap();
     }
 
     pub async fn slot_is_free(&self) {

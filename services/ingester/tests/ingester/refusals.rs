@@ -223,7 +223,7 @@ async fn a_role_that_lacks_what_the_ingester_writes_is_told_what_it_is_and_makes
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_of_an_older_version_is_told_to_be_migrated() {
     let tenant = Tenant::create(Servers::shared().await).await;
-    let older = "DROP TABLE posduif_engine.row_versions";
+    let older = "DROP TABLE posduif_engine.captured";
     tenant.client.batch_execute(older).await.unwrap();
     let reason = tenant.spawn().ended().await;
     assert!(reason.contains("older than this program; run posduif migrate"), "{reason}");
@@ -245,7 +245,7 @@ async fn a_database_that_is_not_in_utf8_is_refused_before_anything_is_made() {
     let refused = posduif_migrations::migrate(&mut client, &rules, "posduif", None).await.unwrap_err();
     assert!(refused.to_string().contains("LATIN1; create the tenant's database with ENCODING 'UTF8'"));
     let facts = posduif_catalogue::Facts::load(&client, &rules, "posduif", None).await.unwrap();
-    let told = posduif_catalogue::judge(&facts, &rules, "posduif").to_string();
+    let told = posduif_catalogue::judge(&facts, &rules, "posduif", posduif_model::Source::Wal).to_string();
     assert!(told.contains("the database's encoding is LATIN1"), "{told}");
     drop(client);
     connection.await.unwrap().unwrap();

@@ -78,6 +78,7 @@ mod tests {
             heartbeat: None,
             system: "s".into(),
             timeline,
+            supply: posduif_changelog::Supply::default(),
         }
     }
 

@@ -339,6 +339,7 @@ impl Log {
             heartbeat: None,
             system: "test".into(),
             timeline: 1,
+            supply: posduif_changelog::Supply::default(),
         };
         self.writer.open(&state).await.unwrap();
     }
@@ -370,6 +371,7 @@ impl Log {
             buckets_elsewhere: false,
             written: 0,
             left_out: false,
+            seen: None,
         });
         self.writer.append(&batch, Batch::guard(self.previous, None)).await.unwrap();
         self.previous = at;
@@ -390,7 +392,7 @@ impl Log {
         let end = end.max(self.previous);
         let held = self.writer.state().await.unwrap().unwrap().watermark.end;
         let watermark = Watermark { commit: self.previous, end: end.max(held) };
-        self.writer.publish(&self.epoch, watermark, None, None).await.unwrap();
+        self.writer.publish(&self.epoch, watermark, None, None, None).await.unwrap();
     }
 }
 

@@ -120,12 +120,17 @@ const INGESTER: Rights = &[
     ("posduif_engine.heartbeat", &[("SELECT", &[]), ("INSERT", &["nonce"]), ("DELETE", &[])]),
     (
         "posduif_engine.sync_epoch",
-        &[("SELECT", &[]), ("UPDATE", &["epoch", "token", "reason", "opened_at", "relations"])],
+        &[
+            ("SELECT", &[]),
+            ("UPDATE", &["epoch", "token", "reason", "opened_at", "relations", "captured_from"]),
+        ],
     ),
     (
         "posduif_engine.epoch_history",
         &[("SELECT", &[]), ("INSERT", &["epoch", "token", "reason", "detail"]), ("DELETE", &[])],
     ),
+    ("posduif_engine.captured", &[("SELECT", &[]), ("DELETE", &[])]),
+    ("posduif_engine.capture", &[("SELECT", &[]), ("UPDATE", &["noted_by", "enabled"])]),
 ];
 
 /// Drawn from, and moved past what Redis has seen.

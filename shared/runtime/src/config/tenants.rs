@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use posduif_model::TenantId;
+use posduif_model::{Source, TenantId};
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{error::Problems, postgres_url::PostgresUrl};
+use super::{error::Problems, postgres_url::PostgresUrl, wal::WalConfig};
 use crate::secret::{self, SecretError, SecretSource};
 
 /// One tenant and how to reach its database.
@@ -20,6 +20,8 @@ pub struct TenantConfig {
     pub url: PostgresUrl,
     /// PEM file with certificates to trust besides those of the operating system.
     pub ca_file: Option<PathBuf>,
+    /// Whether the changes come from the WAL; `None`: as `sync.wal.enabled` says.
+    pub wal: Option<bool>,
     password: SecretSource,
     ingester_url: Option<PostgresUrl>,
     ingester_password: SecretSource,
@@ -52,6 +54,7 @@ struct Keys {
     admin_password: Option<SecretString>,
     admin_password_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
+    wal: Option<bool>,
 }
 
 /// Keys of one tenant that do not go together.
@@ -96,6 +99,7 @@ impl TryFrom<Keys> for TenantConfig {
             id,
             url,
             ca_file,
+            wal: keys.wal,
             password,
             ingester_url,
             ingester_password,
@@ -126,11 +130,20 @@ impl TenantConfig {
             id,
             url,
             ca_file: None,
+            wal: None,
             password: SecretSource::Absent,
             ingester_url: None,
             ingester_password: SecretSource::Absent,
             admin_url: None,
             admin_password: SecretSource::Absent,
+        }
+    }
+
+    /// Where its changes shall come from.
+    pub fn source(&self, wal: &WalConfig) -> Source {
+        match self.wal.unwrap_or(wal.enabled) {
+            true => Source::Wal,
+            false => Source::Polling,
         }
     }
 
