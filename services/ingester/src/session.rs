@@ -5,6 +5,7 @@ mod end;
 mod eviction;
 mod follow;
 mod poll;
+mod promotion;
 mod takeover;
 
 pub use end::SessionError;
@@ -26,7 +27,7 @@ use crate::{
     lease::Lease,
     link::{self, Surroundings},
     metrics::IngesterMetrics,
-    standing,
+    primary, standing,
     wal::ReplicationConnection,
     webhook::Webhook,
 };
@@ -76,6 +77,7 @@ impl Session {
     async fn work(&self) -> Result<(), SessionError> {
         let mut parts: JoinSet<Result<(), SessionError>> = JoinSet::new();
         let sql = self.sql(&mut parts).await?;
+        primary::check(&sql).await?;
         standing::check(&sql, &self.tenant.id).await?;
         let course = tokio::select! {
             course = course::choose(self, &sql) => course?,
