@@ -49,6 +49,8 @@ pub struct Session {
 pub const PATIENCE: Duration = Duration::from_secs(15);
 /// The server ends a walsender whose client is silent for this long; a successor need not wait longer.
 const WAL_SENDER_TIMEOUT: &str = "-c wal_sender_timeout=15s";
+/// Between two attempts to go to the other source.
+const RETRY: Duration = Duration::from_secs(10);
 /// Between two looks at something that takes others a moment.
 const SHORTLY: Duration = Duration::from_millis(100);
 

@@ -15,9 +15,9 @@ use tokio::{
 use tokio_postgres::Client;
 
 use super::{
-    PATIENCE, SHORTLY, Session, SessionError, end,
+    PATIENCE, RETRY, SHORTLY, Session, SessionError, end,
     follow::unpublished,
-    takeover::{Found, Opening, claim, judge, open_epoch, readable},
+    takeover::{Found, Opening, check_recreations, claim, judge, open_epoch, readable},
 };
 use crate::{
     appender::Appender,
@@ -45,8 +45,6 @@ use crate::{
 const LOCK: i64 = 0x706f_7364_7569_6670;
 /// How long polls may rest for a slot to take over, before there is another one and another attempt.
 const TURN: Duration = Duration::from_secs(2);
-/// Between two attempts to make a slot.
-const RETRY: Duration = Duration::from_secs(10);
 
 /// Takes the tenant over and polls it; says that it is ready once it has.
 ///
@@ -176,6 +174,14 @@ async fn begin(
             open_epoch(session, &sql, &mut writer, &opening, &reason).await?
         }
     };
+    if state.supply.source == Source::Wal {
+        let note = "INSERT INTO posduif_engine.epoch_history (epoch, token, reason, detail)
+                    VALUES ($1, $2, 'slot_compared', $3)";
+        let detail =
+            "the replication slot was lost; what changed meanwhile is compared, and no device resyncs";
+        sql.execute(note, &[&state.epoch.to_string(), &token, &detail]).await?;
+        tracing::warn!(tenant, epoch = %state.epoch, "{detail}");
+    }
     let lookout = Lookout {
         rules: session.rules.clone(),
         publication: session.wal.publication.clone(),
@@ -352,6 +358,7 @@ async fn create_slot(session: &Session, client: &Client) -> Result<(), SessionEr
     loop {
         let made = async {
             Catalog::load(client, &session.rules, &session.wal.publication, Source::Wal).await?;
+            check_recreations(client, &name, "it was lost").await?;
             // One that is left over knows too much: the new one begins now.
             drop_slot(client, &name).await?;
             let mut replication = session.replication().await?;

@@ -151,13 +151,14 @@ async fn ensure_slot(
     Ok(Some(why))
 }
 
-/// Slots that may be created within an hour: every one makes all devices resync.
+/// Slots that may be created within an hour in place of one that was lost: every one makes all devices resync, or is a scan
+/// of all tables.
 const MOST_SLOTS: i64 = 4;
 
 /// Refuses to create slot after slot on a server that keeps losing them.
 pub(super) async fn check_recreations(sql: &Client, name: &str, why: &str) -> Result<(), SessionError> {
     let count = "SELECT count(*) FROM posduif_engine.epoch_history
-                  WHERE reason = 'new_slot' AND opened_at > now() - interval '1 hour'";
+                  WHERE reason IN ('new_slot', 'slot_compared') AND opened_at > now() - interval '1 hour'";
     let created: i64 = sql.query_one(count, &[]).await?.get(0);
     match created < MOST_SLOTS {
         true => Ok(()),
