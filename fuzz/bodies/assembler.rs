@@ -120,7 +120,12 @@ pub fn run(tale: &Tale) -> usize {
     let rules = RuleSet::new(&serde_json::from_str::<Vec<_>>(RULES).expect("rules")).expect("rules");
     let mut batch = Batch::new(Keys::new(&"tenant".parse().expect("an id")), Epoch::from_random(1));
     let mut story = Story {
-        assembler: Assembler::new(rules, catalog(), LogEnd { newest: Lsn::new(100), written: 0 }, CAP),
+        assembler: Assembler::new(
+            rules,
+            catalog(),
+            LogEnd { newest: Lsn::new(100), written: 0, polled: None },
+            CAP,
+        ),
         clock: 100,
         open: None,
         described: BTreeSet::new(),
@@ -324,8 +329,12 @@ fn parse(name: &str) -> TableName {
 }
 
 fn catalog() -> Catalog {
-    let columns =
-        COLUMNS.map(|(name, type_oid)| KnownColumn { name: name.to_owned(), type_oid, modifier: -1 });
+    let columns = COLUMNS.map(|(name, type_oid)| KnownColumn {
+        name: name.to_owned(),
+        type_oid,
+        modifier: -1,
+        type_name: String::new(),
+    });
     let known = |oid: u32, partitions: Option<BTreeSet<u32>>| KnownTable {
         oid,
         key: vec!["id".to_owned()],

@@ -1,5 +1,6 @@
 //! A tenant database in, the same database with Posduif's tables, publication and replica identities out.
 
+mod capture;
 mod error;
 mod grants;
 mod publication;
@@ -67,6 +68,7 @@ async fn migrate_locked(
     let tables = replica_identity::prepare(client, rules, publication).await?;
     publication::ensure(client, publication, &tables).await?;
     tombstones::ensure(client, rules, &tables).await?;
+    capture::ensure(client, rules, publication, &tables).await?;
     for role in roles.iter().filter(|role| !role.is_owner) {
         grants::ensure(client, role, rules, publication).await?;
     }
@@ -75,7 +77,7 @@ async fn migrate_locked(
 }
 
 /// Takes from a tenant database what exists for sync alone: the publication, where it is named, and the triggers that note
-/// deleted rows. It can be repeated; [`migrate`] makes all of it anew.
+/// what happens to rows. It can be repeated; [`migrate`] makes all of it anew.
 ///
 /// # Errors
 /// See [`MigrationError`]; the next run goes on from there.

@@ -1,7 +1,7 @@
 //! The declared tables in, those that can be published with a replica identity that keeps old rows out.
 
 use posduif_catalogue::{Facts, judge};
-use posduif_model::{TableName, rule::RuleSet, table::quote_identifier};
+use posduif_model::{Source, TableName, rule::RuleSet, table::quote_identifier};
 use tokio_postgres::Client;
 
 use crate::error::MigrationError;
@@ -18,7 +18,7 @@ pub(crate) async fn prepare(
     publication: &str,
 ) -> Result<Vec<TableName>, MigrationError> {
     let facts = Facts::load(client, rules, publication, None).await?;
-    let problems = judge(&facts, rules, publication);
+    let problems = judge(&facts, rules, publication, Source::Wal);
     let mut ready = Vec::new();
     for (declaration, facts) in rules.tables().iter().zip(&facts.tables) {
         let table = &declaration.table;

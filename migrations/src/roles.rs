@@ -6,7 +6,7 @@ use posduif_catalogue::{
     Cure, Facts, Problem, judge,
     rights::{Part, Right, missing, wanted},
 };
-use posduif_model::rule::RuleSet;
+use posduif_model::{Source, rule::RuleSet};
 use tokio_postgres::Client;
 
 use crate::error::MigrationError;
@@ -57,7 +57,7 @@ impl Role {
         publication: &str,
     ) -> Result<BTreeSet<Right>, MigrationError> {
         let facts = Facts::load(client, rules, publication, Some(&self.name)).await?;
-        let problems = judge(&facts, rules, publication);
+        let problems = judge(&facts, rules, publication, Source::Wal);
         Ok(self.parts.iter().flat_map(|part| wanted(*part, &facts, rules, &problems)).collect())
     }
 
@@ -69,7 +69,7 @@ impl Role {
         publication: &str,
     ) -> Result<Vec<String>, MigrationError> {
         let facts = Facts::load(client, rules, publication, Some(&self.name)).await?;
-        let problems = judge(&facts, rules, publication);
+        let problems = judge(&facts, rules, publication, Source::Wal);
         // That it is left out follows from what forbids it.
         let is_cause = |problem: &&Problem| {
             problem.cure != Cure::Migrate

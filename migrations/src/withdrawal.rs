@@ -3,7 +3,7 @@
 use posduif_model::{rule::RuleSet, table::quote_identifier};
 use tokio_postgres::Client;
 
-use crate::{error::MigrationError, tombstones};
+use crate::{capture, error::MigrationError, tombstones};
 
 /// What was removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,8 +19,11 @@ pub(crate) async fn withdraw(
     rules: &RuleSet,
     publication: Option<&str>,
 ) -> Result<Withdrawn, MigrationError> {
-    let triggers = tombstones::tables(client).await?;
+    let mut triggers = tombstones::tables(client).await?;
     tombstones::ensure(client, rules, &[]).await?;
+    triggers.extend(capture::withdraw(client).await?);
+    triggers.sort();
+    triggers.dedup();
     let mut withdrawn = Withdrawn { publication: None, triggers };
     let Some(name) = publication else { return Ok(withdrawn) };
     let exists = "SELECT FROM pg_publication WHERE pubname = $1 AND NOT puballtables";

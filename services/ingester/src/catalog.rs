@@ -3,11 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 
 use posduif_catalogue::{
-    Facts, Problems, PublicationFacts, TableFacts, judge,
+    Facts, Problems, PublicationFacts, TableFacts, capture, judge,
     rights::{Part, missing, own_rights},
 };
 use posduif_model::{
-    TableName,
+    Source, TableName,
     rule::{BucketTemplate, RuleSet, TableDeclaration},
     value::TypeCatalog,
 };
@@ -38,6 +38,16 @@ pub struct Catalog {
     types: TypeCatalog,
     fingerprint: String,
     storage: Storage,
+    notes: Notes,
+}
+
+/// What triggers note on every declared table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Deletes, moves and truncates, by the triggers of this declaration.
+    pub moves: bool,
+    /// Everything.
+    pub changes: bool,
 }
 
 /// A declared table as the catalogue has it.
@@ -60,6 +70,8 @@ pub struct KnownColumn {
     pub name: String,
     pub type_oid: u32,
     pub modifier: i32,
+    /// The type as SQL writes it.
+    pub type_name: String,
 }
 
 /// That the role of the ingester has what it needs besides reading the declared tables.
@@ -104,14 +116,23 @@ impl Catalog {
         &self.fingerprint
     }
 
+    pub fn notes(&self) -> Notes {
+        self.notes
+    }
+
     pub fn storage(&self) -> &Storage {
         &self.storage
     }
 
     /// Checks the server, the publication and every declared table.
-    pub async fn load(client: &Client, rules: &RuleSet, publication: &str) -> Result<Self, CatalogError> {
+    pub async fn load(
+        client: &Client,
+        rules: &RuleSet,
+        publication: &str,
+        source: Source,
+    ) -> Result<Self, CatalogError> {
         let facts = Facts::load(client, rules, publication, None).await?;
-        let problems = judge(&facts, rules, publication);
+        let problems = judge(&facts, rules, publication, source);
         if !problems.is_empty() {
             return Err(CatalogError::Unusable(problems));
         }
@@ -129,12 +150,17 @@ impl Catalog {
     fn of(facts: &Facts, rules: &RuleSet, types: TypeCatalog) -> Self {
         let mut catalog = Catalog { published: facts.published.iter().copied().collect(), ..Self::default() };
         let mut digest = Sha256::new();
+        catalog.notes = Notes { moves: true, changes: true };
         for (declaration, table) in rules.tables().iter().zip(&facts.tables) {
             let Some(table) = table else { continue };
             for part in exact(declaration, table, facts.publication.as_ref()) {
                 digest.update(part);
                 digest.update([0]);
             }
+            let (body, found) = (capture::body(declaration, table), &table.capture);
+            let moves = body.is_some() && found.body == body && found.notes_moves;
+            catalog.notes.moves &= moves;
+            catalog.notes.changes &= moves && found.notes_changes;
             catalog.storage.add(table, |column| is_relevant(declaration, table, column));
             catalog.tables.insert(declaration.table.clone(), known(declaration, table));
         }
@@ -165,6 +191,7 @@ fn known(declaration: &TableDeclaration, table: &TableFacts) -> KnownTable {
                 name: column.name.clone(),
                 type_oid: column.type_oid,
                 modifier: column.modifier,
+                type_name: column.type_name.clone(),
             })
             .collect(),
         whole: declaration.columns.is_none(),

@@ -50,14 +50,17 @@ pub enum Reason {
     /// An earlier session found that the log cannot be continued.
     Broken(String),
     RulesChanged,
+    /// Nobody noted what changed since the newest change that the log has.
+    GapUnknown(&'static str),
     /// A table or the publication was altered: rows may have changed without a message.
     TablesChanged,
 }
 
 /// Every word of [`Reason::describe`]: the values of a metric's label.
-pub const WORDS: [&str; 12] = [
+pub const WORDS: [&str; 13] = [
     "new_slot",
     "broken",
+    "gap_unknown",
     "log_missing",
     "not_registered",
     "other_system",
@@ -76,6 +79,12 @@ impl Reason {
         let (word, sentence) = match self {
             Reason::NewSlot(why) => return ("new_slot", format!("the replication slot was created ({why})")),
             Reason::Broken(why) => return ("broken", format!("the log could not be continued: {why}")),
+            Reason::GapUnknown(why) => {
+                return (
+                    "gap_unknown",
+                    format!("what changed since the log's newest change is not known: {why}"),
+                );
+            }
             Reason::LogMissing => ("log_missing", "Redis has no log for this tenant"),
             Reason::NotRegistered => ("not_registered", "database and log name different epochs"),
             Reason::OtherSystem => ("other_system", "the database lives in another PostgreSQL cluster now"),
@@ -140,6 +149,7 @@ mod tests {
             heartbeat: Some(Heartbeat { sequence: 1, nonce: 2 }),
             system: "s".into(),
             timeline: 1,
+            supply: posduif_changelog::Supply::default(),
         }
     }
 

@@ -6,13 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use posduif_changelog::{Heartbeat, LogError, Watermark};
-use posduif_model::{Epoch, Lsn};
+use posduif_changelog::{Heartbeat, LogError, Supply, Watermark};
+use posduif_model::{Epoch, Lsn, Source};
 use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     health::Health,
@@ -67,6 +68,13 @@ pub struct Gate {
     pub waiting: VecDeque<Stored>,
     /// Snapshots are not served until every transaction below this id has ended.
     pub unready_below: Option<u64>,
+    pub supply: Supply,
+    /// A snapshot, and where the WAL ended when it had been taken: once the watermark is there, it is seen.
+    pub looked: Option<(Snapshot, Lsn)>,
+    /// Tells of snapshots of which the log has everything.
+    pub seen: watch::Sender<Option<(Snapshot, Lsn)>>,
+    /// Cancelled when the source shall change; what is stored is published then, and that it is the last is noted.
+    pub leave: CancellationToken,
     pub progress: Progress,
     /// Tells the prover what to prove, and what it could.
     pub published: watch::Sender<Lsn>,
@@ -92,7 +100,7 @@ const MOST_WAITING: usize = 100_000;
 const PATIENCE: Duration = Duration::from_secs(15);
 
 impl Gate {
-    /// Runs until the pipeline ends or an error does.
+    /// Runs until the pipeline or an error ends it, or everything is published and the log handed over to polling.
     ///
     /// `stored` names commits only after the log has them; the snapshot is taken after that.
     pub async fn run(mut self, mut stored: mpsc::Receiver<Stored>) -> Result<(), GateError> {
@@ -103,7 +111,10 @@ impl Gate {
             tokio::select! {
                 got = receive(&mut stored, &mut self.waiting), if self.waiting.len() < MOST_WAITING => {
                     if got == 0 {
-                        return Err(GateError::Abandoned);
+                        if !self.leave.is_cancelled() {
+                            return Err(GateError::Abandoned);
+                        }
+                        return self.hand_over().await;
                     }
                     pause = SHORTEST_PAUSE;
                 }
@@ -128,13 +139,39 @@ impl Gate {
         }
     }
 
+    /// Publishes what waits, however long it takes to be visible, and says that the next session polls.
+    async fn hand_over(&mut self) -> Result<(), GateError> {
+        while !self.waiting.is_empty() {
+            let (snapshot, clock) = self.snapshot().await?;
+            self.pass(&snapshot, clock).await?;
+            sleep(SHORTEST_PAUSE).await;
+        }
+        self.supply.source = Source::Polling;
+        loop {
+            let supply = Some(&self.supply);
+            let published = self.link.writer.publish(&self.epoch, self.watermark, None, None, supply).await;
+            if self.link.outcome(published).await?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
     /// What PostgreSQL shows now, and its clock.
-    async fn snapshot(&self) -> Result<(Snapshot, i64), GateError> {
-        let sql = format!("SELECT pg_current_snapshot()::text, {}", heartbeat::CLOCK);
+    async fn snapshot(&mut self) -> Result<(Snapshot, i64), GateError> {
+        let sql = format!(
+            "SELECT pg_current_snapshot()::text, {}, pg_current_wal_insert_lsn()::text",
+            heartbeat::CLOCK
+        );
         let row =
             timeout(PATIENCE, self.client.query_one(&sql, &[])).await.map_err(|_| GateError::Silent)??;
         self.vitals.clock(row.get(1), Instant::now());
-        Ok((row.get::<_, String>(0).parse()?, row.get(1)))
+        let snapshot: Snapshot = row.get::<_, String>(0).parse()?;
+        if self.looked.is_none() {
+            // Evaluated after the statement's snapshot was taken: every commit that it shows lies below.
+            let end = row.get::<_, String>(2).parse().unwrap_or(Lsn::new(u64::MAX));
+            self.looked = Some((snapshot.clone(), end));
+        }
+        Ok((snapshot, row.get(1)))
     }
 
     /// Publishes the longest prefix of what waits that the snapshot shows.
@@ -160,8 +197,13 @@ impl Gate {
         if next == self.watermark {
             return Ok(());
         }
+        let seen = self.looked.take_if(|(_, end)| *end <= next.end).map(|(snapshot, _)| snapshot);
+        if let Some(seen) = &seen {
+            self.supply.seen = Some(seen.to_string());
+        }
+        let supply = seen.is_some().then(|| self.supply.clone());
         loop {
-            let published = self.link.writer.publish(&self.epoch, next, beat, floor).await;
+            let published = self.link.writer.publish(&self.epoch, next, beat, floor, supply.as_ref()).await;
             if self.link.outcome(published).await?.is_some() {
                 break;
             }
@@ -171,6 +213,9 @@ impl Gate {
                 tenant = self.tenant, %floor,
                 "a transaction larger than sync.wal.transaction_cap_bytes was left out; every device takes a snapshot"
             );
+        }
+        if let Some(seen) = seen {
+            self.seen.send_replace(Some((seen, next.end)));
         }
         self.published.send_replace(next.end);
         self.watermark = next;

@@ -22,6 +22,7 @@ pub struct Health {
 const LAG: &str = "lag";
 const SNAPSHOTS: &str = "snapshots";
 const SLOT: &str = "slot";
+const SOURCE: &str = "source";
 
 /// The name of a part in the readiness.
 fn part(tenant: &str, name: &str) -> String {
@@ -31,6 +32,11 @@ fn part(tenant: &str, name: &str) -> String {
 /// Where the slot's status stands.
 pub fn slot_component(tenant: &str) -> String {
     part(tenant, SLOT)
+}
+
+/// Where it stands when the changes come from elsewhere than is wanted.
+pub fn source_component(tenant: &str) -> String {
+    part(tenant, SOURCE)
 }
 
 /// Forgets the parts of a tenant that no session looks at: what they said holds no longer.

@@ -21,15 +21,18 @@ pub mod health;
 pub mod progress;
 pub mod retention;
 
+pub mod capture;
 pub mod heartbeat;
 pub mod lease;
 pub mod link;
 pub mod webhook;
 
+pub mod appender;
 pub mod gate;
 pub mod guard;
 pub mod lookout;
 pub mod pipeline;
+pub mod polling;
 pub mod proof;
 pub mod upkeep;
 pub mod watch;
@@ -67,10 +70,6 @@ use crate::{
 /// # Errors
 /// The admin port is taken, the webhook cannot be set up, or a metric is registered twice.
 pub fn start(config: &Config, path: &Path, lifecycle: &Lifecycle) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        config.sync.wal.enabled,
-        "sync.wal.enabled is false, but polling is not built yet; set it to true"
-    );
     let (readiness, metrics) = (Readiness::default(), Metrics::new()?);
     let counted = IngesterMetrics::register(&metrics)?;
     let rules = config.sync.rules()?;

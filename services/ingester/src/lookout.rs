@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use posduif_model::{Epoch, rule::RuleSet};
+use posduif_model::{Epoch, Source, rule::RuleSet};
 use tokio::{
     sync::Mutex,
     time::{sleep, timeout},
@@ -43,6 +43,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 pub struct Lookout {
     pub rules: RuleSet,
     pub publication: String,
+    pub source: Source,
     pub epoch: Epoch,
     pub token: i64,
     /// As when the epoch began.
@@ -82,7 +83,7 @@ impl Lookout {
     /// harmlessly is, so that it does not look like harm together with what changes next.
     async fn compare(&self, client: &Client) -> Result<Catalog, LookoutError> {
         let mut before = self.storage.lock().await;
-        let look = Catalog::load(client, &self.rules, &self.publication);
+        let look = Catalog::load(client, &self.rules, &self.publication, self.source);
         let catalog = timeout(PATIENCE, look).await.map_err(|_| LookoutError::Silent)??;
         if catalog.fingerprint() != self.fingerprint {
             return Err(LookoutError::TablesChanged("its key, columns, identity or publication"));

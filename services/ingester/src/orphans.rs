@@ -64,7 +64,9 @@ impl Orphans {
             match timeout(PATIENCE, slots(tenant)).await {
                 Ok(Ok(slots)) => found.extend(slots.into_iter().map(|slot| (slot.name.clone(), slot))),
                 // The tenant's session says more.
-                Ok(Err(error)) => tracing::debug!(server = tenant.url.redacted(), %error, "no look at the slots"),
+                Ok(Err(error)) => {
+                    tracing::debug!(server = tenant.url.redacted(), %error, "no look at the slots")
+                }
                 Err(_) => tracing::debug!(server = tenant.url.redacted(), "no answer about the slots"),
             }
         }
@@ -74,7 +76,9 @@ impl Orphans {
             self.retained.with_label_values(&[name]).set(*retained);
             if !told.contains(name) {
                 tracing::warn!(
-                    slot = name, database, retained,
+                    slot = name,
+                    database,
+                    retained,
                     "a replication slot that nobody follows keeps WAL and belongs to no configured tenant; posduif status says \
                      how to remove it, where no other installation uses it"
                 );

@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Instant};
 
-use posduif_changelog::{Batch, LogError};
-use posduif_model::Lsn;
+use posduif_changelog::LogError;
 use tokio::sync::mpsc::{self, error::TryRecvError};
 use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
+    appender::Appender,
     gate::Stored,
-    link::Link,
     lookout::{Lookout, LookoutError},
     metrics::IngesterMetrics,
     transaction::{Assembler, Finished, LeftOut, StreamError},
@@ -37,7 +37,7 @@ pub struct Limits {
 }
 
 /// Entries per batch: keeps one script call short, Redis does nothing else meanwhile.
-const MOST_ENTRIES: usize = 2_000;
+pub const MOST_ENTRIES: usize = 2_000;
 
 /// Decodes, routes and stores one tenant's stream.
 pub struct Pipeline {
@@ -45,10 +45,9 @@ pub struct Pipeline {
     pub lookout: Lookout,
     /// Where the lookout asks.
     pub client: Arc<Client>,
-    pub link: Link,
-    pub batch: Batch,
-    /// The newest commit entry in the log.
-    pub stored: Lsn,
+    pub appender: Appender,
+    /// Cancelled when the source shall change: the pipeline ends between two transactions, with everything stored.
+    pub leave: CancellationToken,
     pub limits: Limits,
     pub gate: mpsc::Sender<Stored>,
     pub metrics: IngesterMetrics,
@@ -56,10 +55,13 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Runs until the stream ends or an error does.
-    pub async fn run(mut self, mut events: mpsc::Receiver<WalEvent>) -> Result<(), PipelineError> {
+    /// Runs until the stream or an error ends it, or it shall leave.
+    pub async fn run(mut self, events: &mut mpsc::Receiver<WalEvent>) -> Result<(), PipelineError> {
         let mut finished = Vec::new();
         loop {
+            if self.leave.is_cancelled() && self.assembler.is_idle() {
+                return self.store(&mut finished).await;
+            }
             let event = match events.try_recv() {
                 Ok(event) => event,
                 Err(TryRecvError::Disconnected) => return Err(PipelineError::Abandoned),
@@ -68,7 +70,10 @@ impl Pipeline {
                     if !finished.is_empty() {
                         self.store(&mut finished).await?;
                     }
-                    events.recv().await.ok_or(PipelineError::Abandoned)?
+                    tokio::select! {
+                        event = events.recv() => event.ok_or(PipelineError::Abandoned)?,
+                        () = self.leave.cancelled(), if self.assembler.is_idle() => continue,
+                    }
                 }
             };
             match event {
@@ -95,7 +100,8 @@ impl Pipeline {
                 WalEvent::Keepalive(end) if self.assembler.is_idle() => finished.push(Stored::Drained(end)),
                 WalEvent::Keepalive(_) => {}
             }
-            let full = self.batch.bytes() >= self.limits.bytes || self.batch.commands() >= MOST_ENTRIES;
+            let batch = &self.appender.batch;
+            let full = batch.bytes() >= self.limits.bytes || batch.commands() >= MOST_ENTRIES;
             if full || finished.len() >= self.limits.transactions {
                 self.store(&mut finished).await?;
             }
@@ -105,11 +111,12 @@ impl Pipeline {
     /// Follows one message. A row that cannot be synced will come again at every attempt: the log ends here and the
     /// next one begins after it, with snapshots, once the table is in order.
     async fn follow(&mut self, bytes: &[u8]) -> Result<Option<Finished>, PipelineError> {
-        match self.assembler.follow(bytes, &mut self.batch) {
+        match self.assembler.follow(bytes, &mut self.appender.batch) {
             Ok(finished) => Ok(finished),
             Err(error) => {
                 if let StreamError::Row { .. } | StreamError::Table { .. } = error {
-                    self.link.writer.give_up(&self.batch.epoch(), &error.to_string()).await?;
+                    let epoch = self.appender.batch.epoch();
+                    self.appender.link.writer.give_up(&epoch, &error.to_string()).await?;
                 }
                 Err(error.into())
             }
@@ -130,60 +137,17 @@ impl Pipeline {
 
     /// Stores the batch, then tells the gate which transactions are complete.
     async fn store(&mut self, finished: &mut Vec<Stored>) -> Result<(), PipelineError> {
-        if !self.batch.is_empty() {
-            let (bytes, entries, begun) = (self.batch.bytes(), self.batch.commands(), Instant::now());
-            self.append().await?;
+        let batch = &self.appender.batch;
+        if !batch.is_empty() {
+            let (bytes, entries, begun) = (batch.bytes(), batch.commands(), Instant::now());
+            self.appender.append(self.assembler.first_new()).await?;
             self.metrics.stored(&self.tenant, bytes, entries, begun.elapsed());
-            self.batch.clear();
         }
         for stored in finished.drain(..) {
             if let Stored::Commit { commit, .. } = stored {
-                self.stored = commit;
+                self.appender.stored = commit;
             }
             self.gate.send(stored).await.map_err(|_| PipelineError::Abandoned)?;
-        }
-        Ok(())
-    }
-
-    /// Appends the batch, however long Redis takes to be there.
-    ///
-    /// After a lost answer it is unknown what was stored. The writer's old connection is dead by then, so nothing more can
-    /// come of it: what the commit log has now of this batch is skipped, and of the transaction after that a part may be
-    /// there.
-    async fn append(&mut self) -> Result<(), PipelineError> {
-        let mut unsure = false;
-        while !self.batch.is_empty() {
-            // Once that transaction is stored whole, an id that exists already is an error again.
-            let known = self.assembler.first_new().filter(|commit| *commit > self.stored);
-            let retried = if unsure { self.batch.first() } else { known };
-            let guard = Batch::guard(self.stored, retried);
-            match self.link.writer.append(&self.batch, guard).await {
-                Ok(_) => break,
-                Err(error) => {
-                    unsure |= matches!(error, LogError::Unavailable(_));
-                    self.link.wait_out(error).await?;
-                }
-            }
-            if unsure {
-                self.skip_stored().await?;
-            }
-        }
-        self.link.succeeded();
-        Ok(())
-    }
-
-    async fn skip_stored(&mut self) -> Result<(), PipelineError> {
-        let newest = loop {
-            let asked = self.link.writer.newest_commit(&self.batch.epoch()).await;
-            if let Some(newest) = self.link.outcome(asked).await? {
-                break newest;
-            }
-        };
-        // What else the commit log may end with, the append itself refuses.
-        if let Some(newest) = newest.map(|newest| newest.commit).filter(|newest| self.batch.finishes(*newest))
-        {
-            self.batch.skip_through(newest);
-            self.stored = newest;
         }
         Ok(())
     }

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use posduif_model::{
     TableName,
     row::Projection,
-    rule::{BucketTemplate, RuleSet},
+    rule::{BucketTemplate, RuleSet, TableDeclaration},
     table::Column,
+    value::TypeCatalog,
 };
 
 use crate::{
@@ -48,6 +49,38 @@ pub enum BucketSource {
     Shared,
     /// The place of the column that holds the user's id.
     User(usize),
+}
+
+impl SyncedTable {
+    /// The table's rows as a query for its known columns gives them.
+    ///
+    /// # Errors
+    /// A column of the declaration is not among them.
+    pub fn known(
+        declaration: &TableDeclaration,
+        known: &KnownTable,
+        types: &TypeCatalog,
+        max_row_bytes: usize,
+    ) -> Result<Self, String> {
+        let columns: Vec<Column> = known
+            .columns
+            .iter()
+            .map(|column| Column { name: column.name.clone(), type_oid: column.type_oid, nullable: true })
+            .collect();
+        let listed = declaration.columns.as_deref();
+        let projection = Projection::new(&columns, &known.key, listed, types, max_row_bytes)
+            .map_err(|error| error.to_string())?;
+        let source = |bucket: &BucketTemplate| match bucket {
+            BucketTemplate::Shared => Ok(BucketSource::Shared),
+            BucketTemplate::User { column } => {
+                let place = columns.iter().position(|known| known.name == *column);
+                place.map(BucketSource::User).ok_or_else(|| format!("it has no column {column}"))
+            }
+        };
+        let buckets = declaration.buckets.iter().map(source).collect::<Result<_, _>>()?;
+        let table = declaration.table.clone();
+        Ok(SyncedTable { table, projection, buckets, identity: Identity::Full })
+    }
 }
 
 /// The relations that the stream has described, by oid.
@@ -269,7 +302,12 @@ mod tests {
             oid,
             key: vec!["id".to_owned()],
             columns: COLUMNS
-                .map(|(name, type_oid)| KnownColumn { name: name.into(), type_oid, modifier: -1 })
+                .map(|(name, type_oid)| KnownColumn {
+                    name: name.into(),
+                    type_oid,
+                    modifier: -1,
+                    type_name: String::new(),
+                })
                 .into(),
             whole: oid == 2,
             partitions: (oid == 2).then(|| BTreeSet::from([3])),

@@ -48,6 +48,7 @@ mod tests {
             buckets_elsewhere: false,
             written,
             left_out: false,
+            seen: None,
         }
     }
 

@@ -97,6 +97,39 @@ impl SyncedTable {
         Ok(Routed { entries, left_out })
     }
 
+    /// A row as a poll finds it, and the buckets where any version of it since the last poll was: put where it is now,
+    /// delete where it no longer is. `noted` has the key that was noted, which another text of the same value may have.
+    pub fn polled(
+        &self,
+        now: Option<&[Datum<'_>]>,
+        noted: &[Datum<'_>],
+        before: &BTreeSet<Bucket>,
+    ) -> Result<Routed, RouteError> {
+        let renamed = match now {
+            Some(row) => self.projection.encode_key(noted)? != self.projection.encode_key(row)?,
+            None => true,
+        };
+        let Put { change: put, buckets, left_out } =
+            now.map_or_else(|| Ok(Put::default()), |row| self.put(row))?;
+        let gone = self.gone(noted)?;
+        let mut entries = Vec::new();
+        for bucket in before.union(&buckets) {
+            let leaves = before.contains(bucket) && (renamed || !buckets.contains(bucket));
+            let delete = gone.iter().filter(|_| leaves);
+            let puts = put.iter().filter(|_| buckets.contains(bucket));
+            let changes: Vec<Change> = delete.chain(puts).cloned().collect();
+            if !changes.is_empty() {
+                entries.push((*bucket, changes));
+            }
+        }
+        Ok(Routed { entries, left_out })
+    }
+
+    /// Whether everyone sees its rows.
+    pub fn is_shared(&self) -> bool {
+        self.buckets.contains(&BucketSource::Shared)
+    }
+
     /// The operation for a table that was truncated; it concerns every reader.
     pub fn emptied(&self) -> Change {
         Change { op: Op::Truncate, table: self.table.clone(), key: String::new(), row: String::new() }

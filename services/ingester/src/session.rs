@@ -1,51 +1,37 @@
 //! One tenant in, its log kept up to date for as long as every connection holds.
 
+mod course;
 mod end;
 mod eviction;
+mod follow;
+mod poll;
 mod takeover;
 
 pub use end::SessionError;
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use posduif_changelog::{Batch, LogError, LogWriter};
-use posduif_model::{Epoch, Lsn, rule::RuleSet};
+use posduif_changelog::LogWriter;
+use posduif_model::rule::RuleSet;
 use posduif_runtime::{
     config::{RedisConfig, RetentionConfig, TenantConfig, WalConfig},
     postgres::{self, PINNED_OPTIONS},
     readiness::Readiness,
 };
-use tokio::{
-    sync::{Notify, mpsc, watch},
-    task::JoinSet,
-    time::{MissedTickBehavior, interval, timeout},
-};
+use tokio::{sync::Notify, task::JoinSet, time::timeout};
 use tokio_postgres::Client;
 
 use crate::{
-    catalog::{Catalog, check_rights},
-    gate::{Gate, Stored},
-    guard::{APPLICATION, Guard},
-    health::{self, Health},
-    heartbeat,
+    guard::APPLICATION,
     lease::Lease,
-    link::{self, Link, Surroundings},
-    lookout::Lookout,
+    link::{self, Surroundings},
     metrics::IngesterMetrics,
-    pipeline::{Limits, Pipeline},
-    progress::Progress,
-    proof::Prover,
     standing,
-    transaction::Assembler,
-    upkeep::Upkeep,
-    wal::{self, Feedback, ReplicationConnection},
-    watch::Watch,
-    webhook::{Owned, Webhook},
+    wal::ReplicationConnection,
+    webhook::Webhook,
 };
+
+use course::Course;
 
 /// What a session needs; it outlives sessions.
 #[derive(Clone, Debug)]
@@ -63,152 +49,40 @@ pub struct Session {
     pub lease: Lease,
 }
 
-/// Messages that may wait between the parts; payload bytes have a budget of their own.
-const QUEUE: usize = 4_096;
 /// The longest a question to PostgreSQL may take that should be answered at once.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 /// The server ends a walsender whose client is silent for this long; a successor need not wait longer.
 const WAL_SENDER_TIMEOUT: &str = "-c wal_sender_timeout=15s";
-/// Commits read at once when a predecessor left some unpublished.
-const COMMITS_AT_ONCE: usize = 1_000;
+/// Between two looks at something that takes others a moment.
+const SHORTLY: Duration = Duration::from_millis(100);
 
 impl Session {
-    /// Takes the tenant over and follows its WAL; says that it is ready once changes flow. It ends without an error where an
-    /// operator had it left alone and this is over.
+    /// Works for the tenant, unless an operator wants it to be left alone: then it waits until that is over.
+    ///
+    /// # Errors
+    /// It ends without one where the next session shall begin at once.
     pub async fn run(&self) -> Result<(), SessionError> {
-        standing::obey(self, self.follow()).await
+        standing::obey(self, self.work()).await
     }
 
+    /// Takes the tenant over and keeps its log up to date from whatever source is wanted and can be had.
+    ///
     /// # Errors
-    /// It ends only with an error. Whatever part fails, all of them are dropped and their connections closed at
-    /// once: a walsender whose client stayed would block a fast shutdown of PostgreSQL for ever.
-    async fn follow(&self) -> Result<(), SessionError> {
+    /// It ends without one only where the next session shall go on from the other source. Whatever part fails, all of
+    /// them are dropped and their connections closed at once: a walsender whose client stayed would block a fast shutdown
+    /// of PostgreSQL for ever.
+    async fn work(&self) -> Result<(), SessionError> {
         let mut parts: JoinSet<Result<(), SessionError>> = JoinSet::new();
         let sql = self.sql(&mut parts).await?;
         standing::check(&sql, &self.tenant.id).await?;
-        // Before anything is made for it on the server.
-        Catalog::load(&sql, &self.rules, &self.wal.publication).await?;
-        check_rights(&sql).await?;
-        // Should the ordinary connection end meanwhile, so does the attempt.
-        let taken = tokio::select! {
-            taken = takeover::take_over(self, &sql) => taken?,
+        let course = tokio::select! {
+            course = course::choose(self, &sql) => course?,
             ended = parts.join_next() => return Err(end::reason(ended, &mut parts).await),
         };
-
-        let epoch = taken.state.epoch;
-        let vitals = self.metrics.vitals(&self.tenant.id);
-        let (clock, beat) = heartbeat::age(&sql, taken.state.heartbeat).await?;
-        vitals.clock(clock, Instant::now());
-        vitals.took_over(taken.state.watermark.end, beat, taken.state.unready_below.is_some());
-        let (events, events_in) = mpsc::channel(QUEUE);
-        let (stored, stored_in) = mpsc::channel(QUEUE);
-        let (confirmed, confirmed_in) = watch::channel(taken.confirmed);
-        let (beats, beats_in) = watch::channel(0);
-        let answer_now = Arc::new(Notify::new());
-
-        let (reader, writer) = taken.halves;
-        let feedback = Feedback {
-            confirmed: confirmed_in,
-            answer_now: Arc::clone(&answer_now),
-            every: self.wal.status_interval.min(self.wal.read_interval),
-        };
-        parts.spawn(async move { Ok(wal::receive(reader, events, answer_now).await?) });
-        parts.spawn(async move { Ok(wal::report(writer, feedback).await?) });
-        let heard = Arc::new(Notify::new());
-        let watching = Arc::new(self.listening(&mut parts, Arc::clone(&heard)).await?);
-        let every = self.wal.heartbeat_interval;
-        parts.spawn(standing::keep(Arc::clone(&watching), self.tenant.id.clone(), heard, every));
-        let tenant = self.tenant.id.to_string();
-        let watch = Watch {
-            slot: taken.guard.slot.clone(),
-            vitals: Arc::clone(&vitals),
-            readiness: self.readiness.clone(),
-            component: health::slot_component(&tenant),
-        };
-        parts.spawn(keep_watch(
-            Arc::clone(&watching),
-            taken.guard,
-            taken.lookout.clone(),
-            watch,
-            self.wal.heartbeat_interval,
-            beats_in,
-        ));
-
-        let surroundings = self.surroundings();
-        let mut gate_writer = self.writer(taken.token).await?;
-        let waiting = unpublished(&mut gate_writer, &epoch, taken.state.watermark.commit).await?;
-        let (published, published_in) = watch::channel(taken.state.watermark.end);
-        let (proven, proven_in) = watch::channel(None);
-        let owned = Owned {
-            tenant: self.tenant.id.clone(),
-            token: taken.token,
-            published: published.subscribe(),
-            metrics: self.metrics.clone(),
-            vitals: Arc::clone(&vitals),
-        };
-        let gate = Gate {
-            client: sql,
-            link: Link::new(gate_writer, surroundings.clone()),
-            epoch,
-            watermark: taken.state.watermark,
-            waiting,
-            unready_below: taken.state.unready_below,
-            progress: Progress::new(taken.confirmed, self.wal.confirm_delay, Instant::now()),
-            published,
-            proven: proven_in,
-            confirmed,
-            confirmed_heartbeat: beats,
-            metrics: self.metrics.clone(),
-            vitals: Arc::clone(&vitals),
-            tenant: tenant.clone(),
-            health: Health::new(self.readiness.clone(), tenant.clone(), 3 * self.wal.heartbeat_interval),
-        };
-        parts.spawn(async move { Ok(gate.run(stored_in).await?) });
-        let prover = Prover {
-            link: Link::new(self.writer(taken.token).await?, surroundings.clone()),
-            epoch,
-            replicas: self.redis.durable_replicas,
-            published: published_in,
-            proven,
-            tenant: tenant.clone(),
-            response_timeout: self.redis.response_timeout,
-        };
-        parts.spawn(async move { Ok(prover.run().await?) });
-        let upkeep = Upkeep {
-            link: Link::new(self.writer(taken.token).await?, surroundings.clone()),
-            epoch,
-            retention: self.retention.clone(),
-            pressure: Arc::clone(&surroundings.pressure),
-            readiness: self.readiness.clone(),
-            metrics: self.metrics.clone(),
-            tenant: tenant.clone(),
-            shared_kept: 0,
-        };
-        parts.spawn(async move { Ok(upkeep.run().await?) });
-        let pipeline = Pipeline {
-            assembler: Assembler::new(
-                self.rules.clone(),
-                taken.catalog,
-                taken.end,
-                self.wal.transaction_cap_bytes,
-            ),
-            lookout: taken.lookout,
-            client: watching,
-            batch: Batch::new(taken.writer.keys().clone(), epoch),
-            link: Link::new(taken.writer, surroundings),
-            stored: taken.end.newest,
-            limits: Limits { bytes: self.wal.chunk_bytes, transactions: self.wal.batch_size },
-            gate: stored,
-            metrics: self.metrics.clone(),
-            tenant,
-        };
-        parts.spawn(async move { Ok(pipeline.run(events_in).await?) });
-        // No part of the session: it ends with it, and ends none.
-        let _webhook = self.webhook.as_ref().map(|webhook| webhook.follow(owned, &self.redis)).transpose()?;
-        vitals.follows(true);
-        self.readiness.ready(self.tenant.id.to_string());
-        let ended = parts.join_next().await;
-        Err(end::reason(ended, &mut parts).await)
+        match course {
+            Course::Follow { leave } => follow::run(self, sql, parts, leave).await,
+            Course::Poll { leave } => poll::run(self, sql, parts, leave).await,
+        }
     }
 
     /// An ordinary connection whose end ends the session.
@@ -252,57 +126,5 @@ impl Session {
             tenant: self.tenant.id.clone(),
             pressure: Arc::new(Notify::new()),
         }
-    }
-}
-
-/// Beats and checks until something no longer holds.
-async fn keep_watch(
-    client: Arc<Client>,
-    guard: Guard,
-    lookout: Lookout,
-    look: Watch,
-    every: Duration,
-    confirmed: watch::Receiver<i64>,
-) -> Result<(), SessionError> {
-    let mut timer = interval(every);
-    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        timer.tick().await;
-        let oldest = *confirmed.borrow();
-        timeout(PATIENCE, heartbeat::beat(&client, oldest)).await.map_err(|_| SessionError::Silent)??;
-        timeout(PATIENCE, guard.check(&client)).await.map_err(|_| SessionError::Silent)??;
-        lookout.check(&client).await?;
-        timeout(PATIENCE, look.look(&client)).await.map_err(|_| SessionError::Silent)??;
-    }
-}
-
-/// The commits that an earlier session stored and did not publish, oldest first.
-async fn unpublished(
-    writer: &mut LogWriter,
-    epoch: &Epoch,
-    mut after: Lsn,
-) -> Result<VecDeque<Stored>, SessionError> {
-    let mut waiting = VecDeque::new();
-    loop {
-        let records = match writer.commits(epoch, after, Lsn::new(u64::MAX), COMMITS_AT_ONCE).await {
-            Err(error @ LogError::Corrupt(_)) => {
-                // Every session would find it; the next one opens an epoch.
-                writer.give_up(epoch, &error.to_string()).await?;
-                return Err(error.into());
-            }
-            records => records?,
-        };
-        let Some(last) = records.last() else {
-            return Ok(waiting);
-        };
-        after = last.commit;
-        waiting.extend(records.iter().map(|record| Stored::Commit {
-            commit: record.commit,
-            end: record.end,
-            xid: record.xid,
-            committed_at: record.committed_at,
-            heartbeat: None,
-            left_out: record.left_out,
-        }));
     }
 }

@@ -16,6 +16,7 @@ use tokio_postgres::{AsyncMessage, Client, error::SqlState};
 use crate::{
     health,
     session::{PATIENCE, Session, SessionError},
+    wal::Slot,
 };
 
 /// Why a tenant is left alone. It is no failure: nobody is alarmed, nothing is tried again and again.
@@ -35,6 +36,7 @@ const CHANNEL: &str = "posduif_tenancy";
 const LOOK: Duration = Duration::from_secs(2);
 /// How often a dropped one is; it takes no connection meanwhile, so that its database can be dropped as well.
 const RARELY: Duration = Duration::from_secs(5);
+const SHORTLY: Duration = Duration::from_secs(1);
 /// Not that of sessions, for which the tool waits.
 const APPLICATION: &str = "posduif-ingester-waits";
 
@@ -126,7 +128,7 @@ pub async fn obey(
     let tenant = &session.tenant.id;
     let vitals = session.metrics.vitals(tenant);
     vitals.follows(false);
-    vitals.pauses(matches!(order, Order::Paused { .. }));
+    vitals.pauses(true);
     health::forget_parts(&session.readiness, tenant.as_str());
     session.readiness.degraded(tenant.to_string(), order.to_string());
     tracing::info!(%tenant, %order, "the tenant is not followed");
@@ -173,14 +175,19 @@ async fn dropped(session: &Session, order: &Order) -> Result<(), SessionError> {
             return Ok(());
         }
         let tenant = &session.tenant.id;
-        match timeout(PATIENCE, client.execute(remove, &[&slot])).await {
-            Ok(Ok(0)) => {}
-            Ok(Ok(_)) => tracing::info!(%tenant, slot, "removed the slot of a tenant that was dropped"),
-            Ok(Err(error)) => tracing::warn!(%tenant, slot, %error, "the slot of a dropped tenant is still there"),
-            Err(_) => return Err(SessionError::Silent),
+        let removed = timeout(PATIENCE, client.execute(remove, &[&slot])).await;
+        match removed.map_err(|_| SessionError::Silent)? {
+            Ok(0) => {}
+            Ok(_) => tracing::info!(%tenant, slot, "removed the slot of a tenant that was dropped"),
+            Err(error) => {
+                tracing::warn!(%tenant, slot, %error, "the slot of a dropped tenant is still there")
+            }
         }
+        let rest = timeout(PATIENCE, Slot::find(&client, &slot)).await;
+        let rest = rest.map_err(|_| SessionError::Silent)??;
         drop(client);
-        sleep(RARELY).await;
+        // The walsender of the session that has just ended may hold it for a moment.
+        sleep(if rest.is_some() { SHORTLY } else { RARELY }).await;
     }
 }
 

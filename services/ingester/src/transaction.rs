@@ -13,6 +13,7 @@ use crate::{
     relations::{Plan, Relations, SyncedTable},
     route::{RouteError, Routed},
     tally::{Count, Kind, Tally},
+    visibility::Snapshot,
 };
 
 /// A stream that cannot be followed any further.
@@ -56,12 +57,22 @@ pub struct LeftOut {
 }
 
 /// Where the log ends that an assembler goes on with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogEnd {
     /// The newest commit that the log has; what comes again at or below it is skipped.
     pub newest: Lsn,
     /// Payload bytes stored in this epoch up to there.
     pub written: u64,
+    /// What a poll has published, of the commits below this position.
+    pub polled: Option<(Lsn, Snapshot)>,
+}
+
+impl LogEnd {
+    /// Whether the log has that transaction's changes.
+    fn has(&self, begin: &Begin) -> bool {
+        let polled = |(below, snapshot): &(Lsn, Snapshot)| begin.commit < *below && snapshot.sees(begin.xid);
+        begin.commit <= self.newest || self.polled.as_ref().is_some_and(polled)
+    }
 }
 
 /// Follows the stream from transaction to transaction.
@@ -174,7 +185,7 @@ impl Assembler {
         if self.open.is_some() {
             return Err(StreamError::Order("a transaction inside another"));
         }
-        let known = begin.commit <= self.end.newest;
+        let known = self.end.has(&begin);
         if !known {
             self.first_new.get_or_insert(begin.commit);
         }
@@ -286,6 +297,7 @@ impl Assembler {
             buckets_elsewhere: false,
             written: self.end.written,
             left_out: open.over_cap,
+            seen: None,
         });
         self.end.newest = commit.commit;
         Ok(Some(Finished {

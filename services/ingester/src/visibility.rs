@@ -3,7 +3,7 @@
 //! A commit is decoded as soon as its record is flushed, but stays invisible until its backend has left the
 //! list of running transactions; under synchronous replication that can take for ever.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 /// A snapshot as `pg_current_snapshot()` prints it: `xmin:xmax:xip,…` (manual 9.27.10).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,12 @@ impl Snapshot {
     /// no two ids that are in use lie 2^31 apart.
     pub fn sees(&self, xid: u32) -> bool {
         let full = self.widen(xid);
-        full < self.xmin || (full < self.xmax && !self.running.contains(&full))
+        self.sees_full(full)
+    }
+
+    /// The same by a transaction's full id.
+    pub fn sees_full(&self, xid: u64) -> bool {
+        xid < self.xmin || (xid < self.xmax && !self.running.contains(&xid))
     }
 
     fn widen(&self, xid: u32) -> u64 {
@@ -50,6 +55,17 @@ impl Snapshot {
         let low = self.xmax as u32;
         let distance = i64::from(xid.wrapping_sub(low).cast_signed());
         self.xmax.saturating_add_signed(distance)
+    }
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:", self.xmin, self.xmax)?;
+        for (place, xid) in self.running.iter().enumerate() {
+            let comma = if place == 0 { "" } else { "," };
+            write!(f, "{comma}{xid}")?;
+        }
+        Ok(())
     }
 }
 
@@ -66,6 +82,7 @@ mod tests {
         let snapshot = snapshot("727:730:727,729");
         let seen: Vec<bool> = (726..=731).map(|xid| snapshot.sees(xid)).collect();
         assert_eq!(seen, [true, false, true, false, false, false]);
+        assert_eq!(snapshot.to_string(), "727:730:727,729");
         assert!(!"727:727:".parse::<Snapshot>().unwrap().sees(727));
     }
 

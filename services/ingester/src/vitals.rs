@@ -63,7 +63,7 @@ pub struct Server {
 pub struct Readings {
     /// A session follows the WAL.
     pub following: bool,
-    /// An operator wants the tenant to be left alone for a while.
+    /// An operator wants the tenant to be left alone.
     pub paused: bool,
     /// How old the newest heartbeat is that readers may see.
     pub heartbeat_lag: Option<Duration>,
@@ -126,7 +126,7 @@ impl Vitals {
         self.seen().failing.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// The tenant is paused, or no longer.
+    /// The tenant is left alone, or no longer.
     pub fn pauses(&self, paused: bool) {
         self.seen().paused = paused;
     }

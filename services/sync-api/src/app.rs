@@ -87,6 +87,8 @@ pub enum StartError {
     Cursors(#[from] InvalidCursor),
     #[error("the metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
+    #[error("signals cannot be listened for")]
+    Signals(#[source] std::io::Error),
     #[error("the port cannot be opened")]
     Listen(#[from] std::io::Error),
 }

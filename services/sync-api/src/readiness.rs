@@ -96,7 +96,8 @@ fn report(tenants: &[Arc<Tenant>], readiness: &Readiness, findings: &[Findings])
     };
     let mut told = BTreeSet::new();
     for (tenant, found) in tenants.iter().zip(findings) {
-        for (part, finding) in [("postgres", &found.postgres), ("tables", &found.tables), ("log", &found.log)] {
+        for (part, finding) in [("postgres", &found.postgres), ("tables", &found.tables), ("log", &found.log)]
+        {
             let component = format!("{}/{part}", tenant.id);
             readiness.set(&component, status(finding));
             told.insert(component);

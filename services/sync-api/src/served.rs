@@ -66,7 +66,8 @@ impl Served {
         all.next().filter(|_| all.next().is_none()).map(|one| one.tenant.clone())
     }
 
-    /// Prepares what this list asks for. Tenants whose entry is the same are the same; nothing is connected yet.
+    /// What this list asks for. A tenant whose entry changed is reached by the new one from now on; who comes and who goes waits
+    /// for [`Served::take_over`]. Nothing is connected yet.
     pub fn plan(&self, entries: &[TenantConfig]) -> Change {
         let before = self.tenants.load_full();
         let mut change = Change::default();
@@ -137,21 +138,22 @@ mod tests {
     #[test]
     fn a_tenant_that_stays_is_the_same_and_one_alone_need_not_be_named() {
         let served = served();
+        let adopt = |list: &[TenantConfig]| {
+            let change = served.plan(list);
+            served.take_over(&change);
+            (change.added.len(), change.removed.len(), change.refused.len())
+        };
+        let a = || served.get(&"a".parse().unwrap());
         assert!(served.only().is_none() && served.all().is_empty());
-        let change = served.plan(&[entry("a", "x")]);
-        assert!(served.get(&"a".parse().unwrap()).is_none(), "a plan serves nobody");
-        served.take_over(&change);
+        served.plan(&[entry("a", "x")]);
+        assert!(a().is_none(), "a plan serves nobody");
+        assert_eq!(adopt(&[entry("a", "x")]), (1, 0, 0));
         let first = served.only().unwrap();
-        let change = served.plan(&[entry("a", "another"), entry("b", "x")]);
-        assert_eq!((change.added.len(), change.removed.len(), change.refused.len()), (1, 0, 0));
-        served.take_over(&change);
+        assert_eq!(adopt(&[entry("a", "another"), entry("b", "x")]), (1, 0, 0));
         assert!(served.only().is_none());
-        assert!(Arc::ptr_eq(&first, &served.get(&"a".parse().unwrap()).unwrap()));
-        let change = served.plan(&[entry("b", "x")]);
-        assert_eq!(change.removed.len(), 1);
-        served.take_over(&change);
-        drop(change);
-        assert!(served.get(&"a".parse().unwrap()).is_none());
+        assert!(Arc::ptr_eq(&first, &a().unwrap()));
+        assert_eq!(adopt(&[entry("b", "x")]), (0, 1, 0));
+        assert!(a().is_none());
         assert_eq!(Arc::strong_count(&first), 1, "nothing holds what is no longer served");
     }
 

@@ -59,7 +59,7 @@ pub fn start(config: &Config, path: &Path, tasks: &Tasks) -> Result<(), StartErr
     let shutdown = tasks.shutdown_token();
     tracing::info!(address = %config.api.bind, admin = %config.admin.api_bind, "sync API listens");
 
-    let (reload, tenants) = Reload::new(path, Reader::Api, config)?;
+    let (reload, tenants) = Reload::new(path, Reader::Api, config).map_err(StartError::Signals)?;
     let refused = IntGauge::new(CONFIGURATION_REFUSED, "1 while the configuration's files cannot be used.")?;
     metrics.registry().register(Box::new(refused.clone()))?;
     tasks.spawn("configuration", reload.run(state.clone(), refused, shutdown.clone()));

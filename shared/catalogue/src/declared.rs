@@ -1,6 +1,6 @@
 //! A table and its declaration in, columns that do not fit out; no I/O.
 
-use posduif_model::rule::BucketTemplate;
+use posduif_model::{Source, rule::BucketTemplate};
 
 use crate::{
     judge::Case,
@@ -10,8 +10,8 @@ use crate::{
 pub(crate) fn check(case: &Case<'_>, problems: &mut Problems) {
     named(case, problems);
     buckets(case, problems);
-    generated(case, problems);
-    identity(case, problems);
+    problems.only_for(Source::Wal, |problems| generated(case, problems));
+    problems.only_for(Source::Wal, |problems| identity(case, problems));
 }
 
 /// Every column that is named exists, and the key is among those that are sent.

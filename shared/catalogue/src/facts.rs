@@ -65,6 +65,18 @@ pub struct TableFacts {
     /// Those that defaults of its columns draw from and that belong to it, as those of `serial` do. An identity column
     /// takes no right on its own.
     pub sequences: Vec<TableName>,
+    pub capture: CaptureFacts,
+}
+
+/// The triggers that note which rows changed.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct CaptureFacts {
+    /// The text of their function.
+    pub body: Option<String>,
+    /// Whether what is noted always is, on the table and all its partitions.
+    pub notes_moves: bool,
+    /// Whether all changes are.
+    pub notes_changes: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -59,6 +59,21 @@ WITH publication AS (
                 ) ORDER BY s.nspname, l.relname), '[]')
               FROM below b JOIN pg_class l ON l.oid = b.inhrelid JOIN pg_namespace s ON s.oid = l.relnamespace)
             END,
+        'capture', (
+            WITH RECURSIVE parts AS (
+                SELECT c.oid UNION ALL SELECT h.inhrelid FROM pg_inherits h JOIN parts ON h.inhparent = parts.oid
+                 WHERE c.relkind = 'p'
+            ), triggers AS (
+                SELECT parts.oid, t.tgname, t.tgfoid
+                  FROM parts JOIN pg_trigger t ON t.tgrelid = parts.oid AND t.tgenabled = 'A')
+            SELECT json_build_object(
+                'body', (SELECT p.prosrc FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+                          WHERE t.tgrelid = c.oid AND t.tgname = 'posduif_moved_rows'),
+                'notes_moves', (SELECT count(*) FROM triggers WHERE tgname = 'posduif_moved_rows')
+                    = (SELECT count(*) FROM parts)
+                    AND EXISTS (SELECT FROM triggers WHERE oid = c.oid AND tgname = 'posduif_truncated_rows'),
+                'notes_changes', (SELECT count(*) FROM triggers WHERE tgname = 'posduif_changed_rows')
+                    = (SELECT count(*) FROM parts))),
         'sequences', (
             SELECT coalesce(json_agg(n.nspname || '.' || s.relname ORDER BY s.oid), '[]')
               FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
@@ -74,7 +89,7 @@ SELECT json_build_object(
     'wal_level', current_setting('wal_level'),
     'encoding', current_setting('server_encoding'),
     'role', (SELECT rolname FROM role),
-    'migrated', to_regclass('posduif_engine.row_versions') IS NOT NULL,
+    'migrated', to_regclass('posduif_engine.captured') IS NOT NULL,
     'publication', (SELECT json_build_object(
         'oid', oid::int8, 'version', publication.xmin::text, 'all_tables', puballtables,
         'operations', pubinsert AND pubupdate AND pubdelete AND pubtruncate,

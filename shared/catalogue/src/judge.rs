@@ -1,19 +1,28 @@
 //! What the catalogue says and what is declared in, everything that speaks against syncing it out; no I/O.
 
-use posduif_model::rule::{RuleSet, TableDeclaration};
+use posduif_model::{
+    Source,
+    rule::{RuleSet, TableDeclaration},
+};
 
 use crate::{
-    declared,
+    capture, declared,
     facts::{Facts, TableFacts},
     partitions,
     problem::{Cure, Problems},
 };
 
-/// All problems of server, publication and tables.
-pub fn judge(facts: &Facts, rules: &RuleSet, publication: &str) -> Problems {
+/// All problems of server, publication and tables for this source.
+pub fn judge(facts: &Facts, rules: &RuleSet, publication: &str, source: Source) -> Problems {
+    let mut problems = all(facts, rules, publication);
+    problems.keep(source);
+    problems
+}
+
+fn all(facts: &Facts, rules: &RuleSet, publication: &str) -> Problems {
     let mut problems = Problems::default();
     server(facts, &mut problems);
-    self::publication(facts, publication, &mut problems);
+    problems.only_for(Source::Wal, |problems| self::publication(facts, publication, problems));
     for (declaration, table) in rules.tables().iter().zip(&facts.tables) {
         let place = rules.place(&declaration.table);
         problems.turn_to(&declaration.table);
@@ -28,8 +37,10 @@ pub fn judge(facts: &Facts, rules: &RuleSet, publication: &str) -> Problems {
         let case = Case { facts, declaration, table, place: &place, publication };
         if case.kind(&mut problems) {
             case.rows(&mut problems);
+            problems.only_for(Source::Wal, |problems| case.published(problems));
             declared::check(&case, &mut problems);
             partitions::check(&case, &mut problems);
+            problems.only_for(Source::Polling, |problems| case.captured(problems));
             case.access(&mut problems);
         }
     }
@@ -50,7 +61,7 @@ fn server(facts: &Facts, problems: &mut Problems) {
         let sentence = format!(
             "wal_level is {level}; set wal_level = logical in postgresql.conf and restart PostgreSQL"
         );
-        problems.add(Cure::Operator, "tenants", sentence);
+        problems.only_for(Source::Wal, |problems| problems.add(Cure::Operator, "tenants", sentence));
     }
     if !facts.migrated {
         let sentence = "the schema posduif_engine is missing or older than this program; run posduif migrate";
@@ -163,6 +174,10 @@ impl Case<'_> {
                             run ALTER TABLE … NO INHERIT on them, or use partitions";
             self.add(problems, Cure::Operator, sentence);
         }
+    }
+
+    /// That its changes are in the publication, all and whole.
+    fn published(&self, problems: &mut Problems) {
         match &self.table.published {
             None => {
                 let sentence = format!("is not in publication {}; run posduif migrate", self.publication);
@@ -179,6 +194,17 @@ impl Case<'_> {
                 self.add(problems, Cure::Migrate, sentence);
             }
             Some(_) => {}
+        }
+    }
+
+    /// That what changes without the ingester is noted: by the triggers of this version and this declaration.
+    fn captured(&self, problems: &mut Problems) {
+        let Some(body) = capture::body(self.declaration, self.table) else { return };
+        let found = &self.table.capture;
+        if found.body.as_ref() != Some(&body) || !found.notes_moves {
+            let sentence = "lacks the triggers that note which rows changed, or has those of another declaration; run \
+                            posduif migrate";
+            self.add(problems, Cure::Migrate, sentence);
         }
     }
 

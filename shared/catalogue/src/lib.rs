@@ -2,6 +2,7 @@
 //!
 //! `posduif migrate` and the ingester both look through this crate, so they say the same of the same table.
 
+pub mod capture;
 mod declared;
 mod facts;
 mod judge;
@@ -10,7 +11,8 @@ mod problem;
 pub mod rights;
 
 pub use facts::{
-    ColumnFacts, Facts, IndexFacts, PartitionFacts, PublicationFacts, PublishedFacts, TableFacts,
+    CaptureFacts, ColumnFacts, Facts, IndexFacts, PartitionFacts, PublicationFacts, PublishedFacts,
+    TableFacts,
 };
 pub use judge::judge;
 pub use problem::{Cure, Problem, Problems};

@@ -1,5 +1,7 @@
 //! A partitioned table in, partitions whose rows would be lost out; no I/O.
 
+use posduif_model::Source;
+
 use crate::{
     judge::Case,
     problem::{Cure, Problems},
@@ -27,6 +29,9 @@ pub(crate) fn check(case: &Case<'_>, problems: &mut Problems) {
                 )
             }
         };
-        case.add(problems, cure, &sentence);
+        match cure {
+            Cure::Migrate => problems.only_for(Source::Wal, |problems| case.add(problems, cure, &sentence)),
+            _ => case.add(problems, cure, &sentence),
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use posduif_model::TableName;
+use posduif_model::{Source, TableName};
 
 /// Who can mend it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct Problem {
     pub place: String,
     pub sentence: String,
     pub cure: Cure,
+    /// It matters only where the changes come from there; `None`: everywhere.
+    pub source: Option<Source>,
 }
 
 impl fmt::Display for Problem {
@@ -64,7 +66,19 @@ impl Problems {
 
     pub(crate) fn add(&mut self, cure: Cure, place: impl Into<String>, sentence: impl Into<String>) {
         let (table, place, sentence) = (self.table.clone(), place.into(), sentence.into());
-        self.found.push(Problem { table, place, sentence, cure });
+        self.found.push(Problem { table, place, sentence, cure, source: None });
+    }
+
+    /// What `find` adds matters only where the changes come from `source`.
+    pub(crate) fn only_for(&mut self, source: Source, find: impl FnOnce(&mut Problems)) {
+        let before = self.found.len();
+        find(self);
+        self.found.iter_mut().skip(before).for_each(|problem| problem.source = Some(source));
+    }
+
+    /// Keeps what matters where the changes come from `source`.
+    pub(crate) fn keep(&mut self, source: Source) {
+        self.found.retain(|problem| problem.source.is_none_or(|of| of == source));
     }
 }
 

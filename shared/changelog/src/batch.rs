@@ -201,6 +201,7 @@ mod tests {
                 buckets_elsewhere: false,
                 written: 0,
                 left_out: false,
+                seen: None,
             });
         }
         batch

@@ -46,5 +46,5 @@ pub use page::Page;
 pub use position::Confirmed;
 pub use reader::LogReader;
 pub use record::CommitRecord;
-pub use state::{Heartbeat, LogState, Watermark};
+pub use state::{Heartbeat, LogState, Supply, Watermark};
 pub use writer::LogWriter;

@@ -32,6 +32,8 @@ pub struct CommitRecord {
     pub written: u64,
     /// The transaction was larger than the log takes: its rows are not stored, whoever is below takes a snapshot.
     pub left_out: bool,
+    /// Of a poll: the snapshot that it has published, see [`crate::Supply`].
+    pub seen: Option<String>,
 }
 
 impl CommitRecord {
@@ -46,6 +48,9 @@ impl CommitRecord {
         ];
         if self.left_out {
             fields.push(("left_out", "1".to_owned()));
+        }
+        if let Some(seen) = &self.seen {
+            fields.push(("seen", seen.clone()));
         }
         if let Some(device) = &self.origin {
             fields.push(("origin", device.to_string()));
@@ -89,6 +94,7 @@ impl CommitRecord {
             buckets_elsewhere,
             written: text("written")?.parse().ok()?,
             left_out: text("left_out").is_some(),
+            seen: text("seen").map(str::to_owned),
         })
     }
 }
@@ -111,6 +117,7 @@ mod tests {
             buckets_elsewhere: false,
             written: u64::MAX,
             left_out: false,
+            seen: Some("1:2:".to_owned()),
         };
         for _ in 0..2 {
             let fields: Vec<_> = record.fields().into_iter().map(|(n, v)| (n.to_owned(), v)).collect();
@@ -121,6 +128,7 @@ mod tests {
                 buckets: vec![],
                 buckets_elsewhere: true,
                 left_out: true,
+                seen: None,
                 ..record
             };
         }

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use posduif_model::{Epoch, Lsn, rule::RulesHash};
+use posduif_model::{Epoch, Lsn, Source, TenantId, rule::RulesHash};
+use redis::AsyncCommands;
 
-use crate::error::LogError;
+use crate::{connect::Connection, error::LogError, key::Keys};
 
 /// The field that holds the watermark's commit.
 pub(crate) const COMMIT: &str = "commit";
@@ -23,6 +24,48 @@ pub struct Watermark {
 pub struct Heartbeat {
     pub sequence: i64,
     pub nonce: i64,
+}
+
+/// What a log is fed from, and how far that is known to whoever goes on from another source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Supply {
+    pub source: Source,
+    /// A snapshot of PostgreSQL (`pg_snapshot` as text, manual 9.27.10): the watermark covers everything that it shows.
+    pub seen: Option<String>,
+    /// What the last poll before a slot has published, so that the WAL's commits below this position that the snapshot
+    /// shows are passed over.
+    pub polled: Option<(Lsn, String)>,
+}
+
+impl Supply {
+    /// Fields to set, with an empty value to remove.
+    pub(crate) fn to_fields(&self) -> [(&'static str, String); 3] {
+        let polled = self.polled.as_ref().map(|(below, snapshot)| format!("{} {snapshot}", below.get()));
+        [
+            ("source", self.source.to_string()),
+            ("seen", self.seen.clone().unwrap_or_default()),
+            ("polled", polled.unwrap_or_default()),
+        ]
+    }
+
+    fn from_fields(fields: &HashMap<String, String>) -> Option<Self> {
+        let text = |name: &str| fields.get(name).filter(|text| !text.is_empty());
+        let polled = |text: &String| {
+            let (below, snapshot) = text.split_once(' ')?;
+            Some((Lsn::new(below.parse().ok()?), snapshot.to_owned()))
+        };
+        Some(Supply {
+            source: match text("source") {
+                Some(word) => word.parse().ok()?,
+                None => Source::Wal,
+            },
+            seen: text("seen").cloned(),
+            polled: match text("polled") {
+                Some(text) => Some(polled(text)?),
+                None => None,
+            },
+        })
+    }
 }
 
 /// The state hash of a tenant's log.
@@ -50,9 +93,16 @@ pub struct LogState {
     /// System identifier and timeline of the server that the log was read from.
     pub system: String,
     pub timeline: u32,
+    pub supply: Supply,
 }
 
 impl LogState {
+    /// The state of a tenant's log, `None` where there is no log.
+    pub async fn read(connection: &mut Connection, tenant: &TenantId) -> Result<Option<Self>, LogError> {
+        let fields: HashMap<String, String> = connection.hgetall(Keys::new(tenant).state()).await?;
+        Self::from_fields(&fields)
+    }
+
     pub(crate) fn to_fields(&self) -> Vec<(&'static str, String)> {
         let mut fields = vec![
             ("epoch", self.epoch.to_string()),
@@ -73,6 +123,7 @@ impl LogState {
         if let Some(heartbeat) = self.heartbeat {
             fields.push(("heartbeat", format!("{} {}", heartbeat.sequence, heartbeat.nonce)));
         }
+        fields.extend(self.supply.to_fields());
         fields
     }
 
@@ -110,6 +161,7 @@ impl LogState {
             },
             system: fields.get("system")?.clone(),
             timeline: fields.get("timeline")?.parse().ok()?,
+            supply: Supply::from_fields(fields)?,
         })
     }
 }

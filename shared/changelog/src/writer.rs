@@ -12,7 +12,7 @@ use crate::{
     key::Keys,
     record::CommitRecord,
     script::Scripts,
-    state::{Heartbeat, LogState, Watermark},
+    state::{Heartbeat, LogState, Supply, Watermark},
 };
 
 pub(crate) type StoredEntry = (String, Vec<(String, Vec<u8>)>);
@@ -144,18 +144,23 @@ impl LogWriter {
     /// nothing.
     ///
     /// `floor` is the newest commit at or below the watermark whose rows were left out: readers below it need a snapshot.
+    /// `supply` is what the log is fed from as of this watermark, where that is news.
     pub async fn publish(
         &mut self,
         epoch: &Epoch,
         watermark: Watermark,
         heartbeat: Option<Heartbeat>,
         floor: Option<Lsn>,
+        supply: Option<&Supply>,
     ) -> Result<(), LogError> {
         let beat = heartbeat.map(|beat| format!("{} {}", beat.sequence, beat.nonce)).unwrap_or_default();
         let mut call = self.scripts.publish.key(self.keys.token());
         call.key(self.keys.state()).key(self.keys.commits(epoch)).arg(self.token).arg(epoch.to_string());
         call.arg(watermark.commit.get()).arg(watermark.end.get()).arg(beat);
         call.arg(floor.map(|lsn| lsn.get().to_string()).unwrap_or_default()).arg(self.keys.wake());
+        for (name, value) in supply.into_iter().flat_map(Supply::to_fields) {
+            call.arg(name).arg(value);
+        }
         Ok(call.invoke_async(&mut self.connection).await?)
     }
 

@@ -9,6 +9,7 @@ pub mod lsn;
 pub mod position;
 pub mod row;
 pub mod rule;
+pub mod source;
 pub mod table;
 pub mod value;
 
@@ -18,4 +19,5 @@ pub use epoch::Epoch;
 pub use id::{DeviceId, TenantId, UserId};
 pub use lsn::Lsn;
 pub use position::Position;
+pub use source::Source;
 pub use table::TableName;

@@ -189,10 +189,13 @@ impl Files {
         let ids = |list: &Tenants| list.iter().map(|tenant| tenant.id.clone()).collect::<Vec<_>>();
         let (before, after) = (ids(&former), ids(&now));
         let added: Vec<_> = after.iter().filter(|id| !before.contains(id)).map(ToString::to_string).collect();
-        let removed: Vec<_> = before.iter().filter(|id| !after.contains(id)).map(ToString::to_string).collect();
+        let removed: Vec<_> =
+            before.iter().filter(|id| !after.contains(id)).map(ToString::to_string).collect();
         let both = after.into_iter().filter(|id| before.contains(id));
-        let changed: Vec<_> =
-            both.filter(|id| of(&former, id.clone()) != of(&now, id.clone())).map(|id| id.to_string()).collect();
+        let changed: Vec<_> = both
+            .filter(|id| of(&former, id.clone()) != of(&now, id.clone()))
+            .map(|id| id.to_string())
+            .collect();
         tracing::info!(?added, ?removed, ?changed, "the tenants are other ones now");
         self.tenants.send_replace(now);
     }
@@ -276,7 +279,9 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_used_keeps_the_list_and_is_looked_at_until_it_can() {
         let mut folder = Folder::with(TWO);
-        for broken in ["", "tenants: [{url", "tenants: []", "tenants: [{url: 'postgres://u@h/a', secret: hunter2}]"] {
+        for broken in
+            ["", "tenants: [{url", "tenants: []", "tenants: [{url: 'postgres://u@h/a', secret: hunter2}]"]
+        {
             folder.write("config.yaml", broken);
             assert_eq!(folder.ids(), ["a", "b"], "{broken:?}");
             let reason = folder.files.refused.clone().unwrap();
@@ -329,7 +334,11 @@ mod tests {
         let mut folder = Folder::with(&format!("{ONE}auth: {{device_auth: device_id}}\n"));
         folder.write("config.yaml", TWO);
         assert_eq!(folder.ids(), ["a"]);
-        assert!(folder.files.refused.as_ref().unwrap().contains("auth.device_auth"), "{:?}", folder.files.refused);
+        assert!(
+            folder.files.refused.as_ref().unwrap().contains("auth.device_auth"),
+            "{:?}",
+            folder.files.refused
+        );
     }
 
     #[test]

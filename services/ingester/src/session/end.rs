@@ -12,7 +12,7 @@ use tokio::{
 use super::PATIENCE;
 use crate::{
     catalog::CatalogError, gate::GateError, guard::GuardError, lookout::LookoutError,
-    pipeline::PipelineError, standing::Order, wal::WalError,
+    pipeline::PipelineError, polling::PollError, standing::Order, visibility::InvalidSnapshot, wal::WalError,
 };
 
 /// How long the real reason of an end may come after its consequences.
@@ -52,6 +52,14 @@ pub enum SessionError {
     /// No failure: an operator wants the tenant to be left alone.
     #[error(transparent)]
     Stopped(#[from] Order),
+    #[error(transparent)]
+    Poll(#[from] PollError),
+    #[error(transparent)]
+    Snapshot(#[from] InvalidSnapshot),
+    #[error("{table} cannot be polled: {problem}")]
+    Table { table: &'static str, problem: String },
+    #[error("another ingester polls this tenant (PostgreSQL's process {0})")]
+    LockTaken(i32),
     #[error("PostgreSQL did not answer within {} s", PATIENCE.as_secs())]
     Silent,
     #[error("the connection to PostgreSQL was closed")]
@@ -116,6 +124,19 @@ impl SessionError {
                 | LogError::Forbidden(_)
                 | LogError::Evicting(_) => "redis",
             },
+            SessionError::Poll(error) => match error {
+                PollError::Log(LogError::Fenced) => "fenced",
+                PollError::Log(LogError::Diverged(_) | LogError::Corrupt(_)) => "diverged",
+                PollError::Log(_) => "redis",
+                PollError::Lookout(_) | PollError::Row { .. } | PollError::Unknown(_) => "tables",
+                PollError::Postgres(_)
+                | PollError::Snapshot(_)
+                | PollError::Unexpected(_)
+                | PollError::Silent => "postgres",
+            },
+            SessionError::Table { .. } => "tables",
+            SessionError::Snapshot(_) => "postgres",
+            SessionError::LockTaken(_) => "lock",
             SessionError::Pipeline(_) => "stream",
             SessionError::Gate(_) => "postgres",
             SessionError::ForeignSlot(_) | SessionError::SlotKeepsVanishing { .. } => "slot",

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
-use posduif_changelog::{LogError, LogState, LogWriter, Watermark, durability};
-use posduif_model::{Epoch, Lsn};
+use posduif_changelog::{LogError, LogState, LogWriter, Supply, Watermark, durability};
+use posduif_model::{Epoch, Lsn, Source};
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
-use super::{PATIENCE, Session, SessionError, eviction};
+use super::{
+    PATIENCE, Session, SessionError,
+    eviction::{self, Hold},
+};
 use crate::{
+    capture,
     catalog::Catalog,
     epoch::{Evidence, Reason, verdict},
     guard::Guard,
@@ -16,6 +20,7 @@ use crate::{
     lookout::Lookout,
     storage::Storage,
     transaction::LogEnd,
+    visibility::Snapshot,
     wal::{Halves, ReplicationConnection, Slot, System, WalError},
 };
 
@@ -38,12 +43,13 @@ pub async fn take_over(session: &Session, sql: &Client) -> Result<Taken, Session
     let name = session.wal.slot_name(session.tenant.url.database());
     let mut replication = session.replication().await?;
     let system = within(replication.identify_system()).await?;
-    eviction::free(session, sql, &name).await?;
+    eviction::free(session, sql, Hold::Slot(&name)).await?;
     let new_slot = ensure_slot(session, sql, &mut replication, &name).await?;
     let guard = Guard { slot: name.clone(), walsender: replication.pid() };
     let halves = within(replication.start(&name, &session.wal.publication)).await?;
     guard.check(sql).await?;
-    let (token, mut writer) = claim(session, sql, &guard).await?;
+    let holds = async { Ok(guard.check(sql).await?) };
+    let (token, mut writer) = claim(session, sql, holds).await?;
     let confirmed = match Slot::find(sql, &name).await? {
         Some(slot) => slot.confirmed,
         None => return Err(SessionError::Closed),
@@ -58,7 +64,7 @@ pub async fn take_over(session: &Session, sql: &Client) -> Result<Taken, Session
         log => log?,
     };
     // Only now: a predecessor may have come to know new partitions until then.
-    let catalog = Catalog::load(sql, &session.rules, &session.wal.publication).await?;
+    let catalog = Catalog::load(sql, &session.rules, &session.wal.publication, Source::Wal).await?;
     let found = Found { system: &system, new_slot, confirmed, log: log.as_ref(), catalog: &catalog };
     let reason = judge(session, sql, &mut writer, &found).await?;
     let state = match (reason, log) {
@@ -70,22 +76,27 @@ pub async fn take_over(session: &Session, sql: &Client) -> Result<Taken, Session
             log
         }
         (reason, _) => {
-            let opening = Opening { token, system: &system, catalog: &catalog };
+            let opening = Opening { token, system: &system, catalog: &catalog, source: Source::Wal };
             open_epoch(session, sql, &mut writer, &opening, &reason.unwrap_or(Reason::LogMissing)).await?
         }
     };
     let lookout = Lookout {
         rules: session.rules.clone(),
         publication: session.wal.publication.clone(),
+        source: Source::Wal,
         epoch: state.epoch,
         token,
         fingerprint: catalog.fingerprint().to_owned(),
         storage: Arc::default(),
     };
     lookout.keep(sql, catalog.storage()).await?;
+    let polled = match &state.supply.polled {
+        Some((below, snapshot)) => Some((*below, snapshot.parse::<Snapshot>()?)),
+        None => None,
+    };
     let end = match writer.newest_commit(&state.epoch).await? {
-        Some(record) => LogEnd { newest: record.commit, written: record.written },
-        None => LogEnd { newest: state.base, written: 0 },
+        Some(record) => LogEnd { newest: record.commit, written: record.written, polled },
+        None => LogEnd { newest: state.base, written: 0, polled },
     };
     session.metrics.take_overs.with_label_values(&[session.tenant.id.as_str()]).inc();
     tracing::info!(
@@ -96,7 +107,7 @@ pub async fn take_over(session: &Session, sql: &Client) -> Result<Taken, Session
 }
 
 /// The state of a log that can be gone on with, as far as a session reads it at once.
-async fn readable(writer: &mut LogWriter) -> Result<Option<LogState>, LogError> {
+pub(super) async fn readable(writer: &mut LogWriter) -> Result<Option<LogState>, LogError> {
     let log = writer.state().await?;
     if let Some(log) = &log {
         writer.newest_commit(&log.epoch).await?;
@@ -105,7 +116,7 @@ async fn readable(writer: &mut LogWriter) -> Result<Option<LogState>, LogError> 
 }
 
 /// A command of the replication connection that PostgreSQL answers at once.
-async fn within<T>(command: impl Future<Output = Result<T, WalError>>) -> Result<T, SessionError> {
+pub(super) async fn within<T>(command: impl Future<Output = Result<T, WalError>>) -> Result<T, SessionError> {
     Ok(timeout(PATIENCE, command).await.map_err(|_| SessionError::Silent)??)
 }
 
@@ -148,7 +159,7 @@ async fn ensure_slot(
 const MOST_SLOTS: i64 = 4;
 
 /// Refuses to create slot after slot on a server that keeps losing them.
-async fn check_recreations(sql: &Client, name: &str, why: &str) -> Result<(), SessionError> {
+pub(super) async fn check_recreations(sql: &Client, name: &str, why: &str) -> Result<(), SessionError> {
     let count = "SELECT count(*) FROM posduif_engine.epoch_history
                   WHERE reason = 'new_slot' AND opened_at > now() - interval '1 hour'";
     let created: i64 = sql.query_one(count, &[]).await?.get(0);
@@ -162,9 +173,13 @@ async fn check_recreations(sql: &Client, name: &str, why: &str) -> Result<(), Se
 
 /// Draws tokens from the database until Redis takes one.
 ///
-/// A restored or promoted database may hand out numbers that Redis has seen already. Whoever holds the slot is
-/// the tenant's ingester, so it may move the sequence past them.
-async fn claim(session: &Session, sql: &Client, guard: &Guard) -> Result<(i64, LogWriter), SessionError> {
+/// A restored or promoted database may hand out numbers that Redis has seen already. Whoever holds the slot, or
+/// the lock of those who poll, is the tenant's ingester, so it may move the sequence past them; `holds` asks once more.
+pub(super) async fn claim(
+    session: &Session,
+    sql: &Client,
+    holds: impl Future<Output = Result<(), SessionError>>,
+) -> Result<(i64, LogWriter), SessionError> {
     let draw = "SELECT nextval('posduif_engine.fencing_token')";
     let token: i64 = sql.query_one(draw, &[]).await?.get(0);
     match session.writer(token).await {
@@ -175,23 +190,23 @@ async fn claim(session: &Session, sql: &Client, guard: &Guard) -> Result<(i64, L
     let seen = LogWriter::highest_token(&mut redis, &session.tenant.id).await?;
     tracing::warn!(tenant = %session.tenant.id, token, seen, "the fencing sequence lies behind Redis; moving it on");
     // Not by somebody whose walsender has died meanwhile and whose successor issued that token.
-    guard.check(sql).await?;
+    holds.await?;
     let advance = "SELECT setval('posduif_engine.fencing_token', greatest($1::bigint, $2::bigint))";
     sql.execute(advance, &[&seen, &token]).await?;
     let token: i64 = sql.query_one(draw, &[]).await?.get(0);
     Ok((token, session.writer(token).await?))
 }
 
-struct Found<'a> {
-    system: &'a System,
-    new_slot: Option<String>,
-    confirmed: Lsn,
-    log: Option<&'a LogState>,
-    catalog: &'a Catalog,
+pub(super) struct Found<'a> {
+    pub(super) system: &'a System,
+    pub(super) new_slot: Option<String>,
+    pub(super) confirmed: Lsn,
+    pub(super) log: Option<&'a LogState>,
+    pub(super) catalog: &'a Catalog,
 }
 
 /// Gathers the evidence and decides whether the log goes on.
-async fn judge(
+pub(super) async fn judge(
     session: &Session,
     sql: &Client,
     writer: &mut LogWriter,
@@ -237,10 +252,11 @@ async fn flushed(sql: &Client) -> Result<Lsn, SessionError> {
 }
 
 /// What a new epoch is opened with.
-struct Opening<'a> {
-    token: i64,
-    system: &'a System,
-    catalog: &'a Catalog,
+pub(super) struct Opening<'a> {
+    pub(super) token: i64,
+    pub(super) system: &'a System,
+    pub(super) catalog: &'a Catalog,
+    pub(super) source: Source,
 }
 
 /// Opens an epoch, first in PostgreSQL and then in Redis: cut short between them, the next look opens another.
@@ -249,7 +265,7 @@ struct Opening<'a> {
 /// tables that may no longer be the same, and snapshots cover it. That needs this order of reading the end of the
 /// WAL, committing the UPDATE, taking the snapshot: every commit at or below the base then has a smaller id than
 /// the UPDATE, so it has ended when nothing below the snapshot's `xmax` runs any more.
-async fn open_epoch(
+pub(super) async fn open_epoch(
     session: &Session,
     sql: &Client,
     writer: &mut LogWriter,
@@ -272,8 +288,16 @@ async fn open_epoch(
     if updated == 0 {
         return Err(LogError::Fenced.into());
     }
-    let running: String =
-        sql.query_one("SELECT pg_snapshot_xmax(pg_current_snapshot())::text", &[]).await?.get(0);
+    let row = sql.query_one("SELECT pg_current_snapshot()::text", &[]).await?;
+    let running: Snapshot = row.get::<_, String>(0).parse()?;
+    let (unready_below, seen) = match opening.source {
+        Source::Wal => (Some(running.xmax), None),
+        // What runs now is found by a poll once it has ended.
+        Source::Polling => {
+            capture::begin(sql, &running).await?;
+            (None, Some(running.to_string()))
+        }
+    };
     let state = LogState {
         epoch,
         base,
@@ -284,10 +308,11 @@ async fn open_epoch(
         broken: None,
         rules: session.rules.hash().clone(),
         tables: opening.catalog.fingerprint().to_owned(),
-        unready_below: Some(running.parse().map_err(|_| SessionError::Closed)?),
+        unready_below,
         heartbeat: None,
         system: opening.system.identifier.clone(),
         timeline: opening.system.timeline,
+        supply: Supply { source: opening.source, seen, polled: None },
     };
     writer.open(&state).await?;
     session.metrics.epochs.with_label_values(&[session.tenant.id.as_str(), word]).inc();

@@ -117,6 +117,7 @@ mod tests {
             buckets_elsewhere: false,
             written: 1,
             left_out: false,
+            seen: None,
         }
     }
 

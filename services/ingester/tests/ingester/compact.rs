@@ -31,6 +31,7 @@ fn version(batch: &mut Batch, commit: u64) {
         buckets_elsewhere: false,
         written: 0,
         left_out: false,
+        seen: None,
     });
 }
 
@@ -54,7 +55,7 @@ async fn readers_end_with_the_same_rows_while_the_bucket_grows_and_is_compacted(
                 version(&mut batch, commit);
                 log.append(&batch, Batch::guard(Lsn::new(commit - 10), None)).await.unwrap();
                 let watermark = Watermark { commit: Lsn::new(commit), end: Lsn::new(commit + 1) };
-                log.publish(&state.epoch, watermark, None, None).await.unwrap();
+                log.publish(&state.epoch, watermark, None, None, None).await.unwrap();
             }
         })
     };
@@ -98,7 +99,7 @@ async fn a_reader_that_would_stop_before_the_mark_looks_at_the_state_again() {
     (20..=200).step_by(10).for_each(|commit| version(&mut batch, commit));
     log.append(&batch, Batch::guard(Lsn::new(10), None)).await.unwrap();
     let watermark = Watermark { commit: Lsn::new(200), end: Lsn::new(201) };
-    log.publish(&state.epoch, watermark, None, None).await.unwrap();
+    log.publish(&state.epoch, watermark, None, None, None).await.unwrap();
     // As a reader that saw an older watermark before the compaction and comes to read after it.
     log.compact_shared(&state.epoch, Lsn::new(150)).await.unwrap();
     assert_eq!(log.state().await.unwrap().unwrap().compacted, Lsn::new(150));

@@ -14,7 +14,7 @@ async fn a_writer_with_an_older_token_can_do_nothing_more() {
     let batch = transaction(&tenant, &state, 20, 10, 1);
     let watermark = Watermark { commit: Lsn::new(20), end: Lsn::new(21) };
     assert!(matches!(old.append(&batch, Batch::guard(Lsn::new(10), None)).await, Err(LogError::Fenced)));
-    assert!(matches!(old.publish(&state.epoch, watermark, None, None).await, Err(LogError::Fenced)));
+    assert!(matches!(old.publish(&state.epoch, watermark, None, None, None).await, Err(LogError::Fenced)));
     assert!(matches!(old.open(&state).await, Err(LogError::Fenced)));
     assert!(matches!(old.ready(&state.epoch).await, Err(LogError::Fenced)));
     assert!(matches!(writer(&tenant, 1).await, Err(LogError::Fenced)));
@@ -33,8 +33,11 @@ async fn tokens_and_positions_beyond_two_to_the_53_keep_their_order() {
     other.append(&transaction(&tenant, &state, top, 10, 2), Batch::guard(Lsn::new(10), None)).await.unwrap();
     let behind = Watermark { commit: Lsn::new(top - 1), end: Lsn::new(top) };
     let ahead = Watermark { commit: Lsn::new(top), end: Lsn::new(u64::MAX) };
-    other.publish(&state.epoch, ahead, None, None).await.unwrap();
-    assert!(matches!(other.publish(&state.epoch, behind, None, None).await, Err(LogError::Diverged(_))));
+    other.publish(&state.epoch, ahead, None, None, None).await.unwrap();
+    assert!(matches!(
+        other.publish(&state.epoch, behind, None, None, None).await,
+        Err(LogError::Diverged(_))
+    ));
 }
 
 #[tokio::test]
@@ -101,9 +104,9 @@ async fn the_watermark_never_passes_what_the_commit_log_has() {
     let mut log = writer(&tenant, 1).await.unwrap();
     log.open(&state).await.unwrap();
     let ahead = Watermark { commit: Lsn::new(20), end: Lsn::new(21) };
-    assert!(matches!(log.publish(&state.epoch, ahead, None, None).await, Err(LogError::Diverged(_))));
+    assert!(matches!(log.publish(&state.epoch, ahead, None, None, None).await, Err(LogError::Diverged(_))));
     log.append(&transaction(&tenant, &state, 20, 10, 1), Batch::guard(Lsn::new(10), None)).await.unwrap();
-    log.publish(&state.epoch, ahead, None, None).await.unwrap();
+    log.publish(&state.epoch, ahead, None, None, None).await.unwrap();
 }
 
 #[tokio::test]

@@ -110,9 +110,11 @@ impl Tenant {
         let session = self.session.clone();
         session.readiness.not_ready(session.tenant.id.to_string(), "starting");
         let task = tokio::spawn(async move {
-            match session.run().await {
-                Ok(()) => "it ended without a reason".to_owned(),
-                Err(error) => format!("{:#}", anyhow::Error::new(error)),
+            loop {
+                // Without an error it hands over to a session of the other source.
+                if let Err(error) = session.run().await {
+                    return format!("{:#}", anyhow::Error::new(error));
+                }
             }
         });
         Running { task }

@@ -13,6 +13,8 @@ use crate::{
 /// `posduif-ingester`, mostly for one tenant.
 pub struct Ingester {
     pub process: Process,
+    /// Its configuration's file.
+    pub config: std::path::PathBuf,
     port: u16,
     _scratch: Scratch,
 }
@@ -45,7 +47,7 @@ impl Ingester {
         std::fs::write(&file, yaml).unwrap();
         let program = binaries::path("posduif-ingester").await;
         let process = Process::command(program).arg("--config").arg(&file).spawn();
-        Ingester { process, port, _scratch: scratch }
+        Ingester { process, config: file, port, _scratch: scratch }
     }
 
     pub async fn start(tenant: &Tenant) -> Self {

@@ -245,7 +245,7 @@ async fn a_database_that_is_not_in_utf8_is_refused_before_anything_is_made() {
     let refused = posduif_migrations::migrate(&mut client, &rules, "posduif", None).await.unwrap_err();
     assert!(refused.to_string().contains("LATIN1; create the tenant's database with ENCODING 'UTF8'"));
     let facts = posduif_catalogue::Facts::load(&client, &rules, "posduif", None).await.unwrap();
-    let told = posduif_catalogue::judge(&facts, &rules, "posduif").to_string();
+    let told = posduif_catalogue::judge(&facts, &rules, "posduif", posduif_model::Source::Wal).to_string();
     assert!(told.contains("the database's encoding is LATIN1"), "{told}");
     drop(client);
     connection.await.unwrap().unwrap();

@@ -31,6 +31,7 @@ pub fn fresh() -> (TenantId, LogState) {
         heartbeat: None,
         system: "s".into(),
         timeline: 1,
+        supply: posduif_changelog::Supply::default(),
     };
     (tenant, state)
 }
@@ -69,6 +70,7 @@ pub fn finish_in(batch: &mut Batch, commit: u64, previous: u64, buckets: usize) 
         buckets_elsewhere: false,
         written: 0,
         left_out: false,
+        seen: None,
     });
 }
 

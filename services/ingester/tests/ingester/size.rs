@@ -110,7 +110,7 @@ async fn a_page_of_large_rows_takes_no_more_from_redis_than_it_needs() {
         log.append(&batch, posduif_changelog::Batch::guard(Lsn::new(previous), None)).await.unwrap();
     }
     let end = posduif_changelog::Watermark { commit: Lsn::new(219), end: Lsn::new(220) };
-    log.publish(&state.epoch, end, None, None).await.unwrap();
+    log.publish(&state.epoch, end, None, None, None).await.unwrap();
     let pool =
         posduif_changelog::pool(servers.redis_url(), 2, posduif_changelog::Timeouts::default()).unwrap();
     let reader = posduif_changelog::LogReader::new(pool, &tenant);

@@ -29,7 +29,7 @@ async fn filled(commits: u64, rows: u64) -> (TenantId, LogState, posduif_changel
     for commit in (20..).step_by(10).take(usize::try_from(commits).unwrap()) {
         let batch = transaction(&tenant, &state, commit, commit - 10, rows);
         log.append(&batch, Batch::guard(Lsn::new(commit - 10), None)).await.unwrap();
-        log.publish(&state.epoch, at(commit), None, None).await.unwrap();
+        log.publish(&state.epoch, at(commit), None, None, None).await.unwrap();
     }
     (tenant, state, log)
 }
@@ -126,9 +126,10 @@ async fn buckets_that_only_a_set_names_are_trimmed_with_it() {
             buckets_elsewhere: false,
             written: commit,
             left_out: false,
+            seen: None,
         });
         log.append(&batch, Batch::guard(Lsn::new(commit - 10), None)).await.unwrap();
-        log.publish(&state.epoch, at(commit), None, None).await.unwrap();
+        log.publish(&state.epoch, at(commit), None, None, None).await.unwrap();
     }
     assert_eq!(log.trim(&state.epoch, Lsn::new(20)).await.unwrap(), 2_500);
     assert_eq!(log.trim(&state.epoch, Lsn::new(30)).await.unwrap(), 2_500);

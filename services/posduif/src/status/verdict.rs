@@ -106,7 +106,14 @@ fn heed(standing: &Standing, tenant: &TenantId, notes: &mut Notes) {
                 "dropped at {since} by {by}; take the tenant out of the configuration, or take it up again: posduif tenant add"
             );
             notes.warning("dropped", message);
-            &["slot_missing", "slot_inactive", "publication_missing", "log_missing", "epoch_mismatch", "lagging"]
+            &[
+                "slot_missing",
+                "slot_inactive",
+                "publication_missing",
+                "log_missing",
+                "epoch_mismatch",
+                "lagging",
+            ]
         }
         (None, Some(since)) => {
             let message = format!(

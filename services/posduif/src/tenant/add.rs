@@ -29,7 +29,8 @@ pub async fn run(path: &Path, arguments: Add) -> anyhow::Result<()> {
     }
     let config = Config::load(path)?;
     let entry = entry(arguments)?;
-    let tenant: TenantConfig = serde_json::from_value(Value::Object(entry.clone())).context("the entry is not usable")?;
+    let tenant: TenantConfig =
+        serde_json::from_value(Value::Object(entry.clone())).context("the entry is not usable")?;
     let tenant = tenant.settled(Reader::Api)?;
     let is_new = is_new(&config, &tenant, file.as_ref())?;
 
@@ -108,6 +109,9 @@ fn entry(arguments: Add) -> anyhow::Result<Entry> {
     if let Some(file) = ca_file {
         put("ca_file", text_of(&file)?);
     }
+    if let Some(wal) = arguments.wal {
+        entry.insert("wal".to_owned(), Value::Bool(wal));
+    }
     Ok(entry)
 }
 
@@ -153,7 +157,8 @@ async fn reach(tenant: &TenantConfig) -> anyhow::Result<()> {
         [("admin_url", tenant.as_admin()?), ("ingester_url", tenant.as_ingester()?), ("url", tenant.clone())]
     {
         let connected = postgres::connect(&reached, "posduif").await;
-        let (client, driver) = connected.with_context(|| format!("{key}: is the role there (deploy/postgres/setup.sql)?"))?;
+        let (client, driver) =
+            connected.with_context(|| format!("{key}: is the role there (deploy/postgres/setup.sql)?"))?;
         let driver = tokio::spawn(driver);
         client.simple_query("SELECT 1").await.with_context(|| key.to_owned())?;
         drop(client);

@@ -68,6 +68,9 @@ pub struct Add {
     /// The file with the password for admin-url
     #[arg(long, value_name = "FILE", requires = "admin_url")]
     pub admin_password_file: Option<PathBuf>,
+    /// Whether its changes come from the WAL, or from its tables; left out, as sync.wal.enabled says
+    #[arg(long, value_name = "BOOL")]
+    pub wal: Option<bool>,
     /// Do not wait until an ingester follows it
     #[arg(long)]
     pub no_wait: bool,

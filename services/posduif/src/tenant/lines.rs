@@ -10,9 +10,12 @@ pub fn of_entry(yaml: &str, place: usize) -> Option<RangeInclusive<usize>> {
     let depth = |line: &str| line.len() - line.trim_start().len();
     let body = lines.iter().enumerate().skip(head + 1).filter(|(_, line)| is_content(line));
     // Up to the next key that stands at the margin.
-    let body: Vec<(usize, &str)> =
-        body.map(|(at, line)| (at, *line)).take_while(|(_, line)| depth(line) > 0 || line.starts_with('-')).collect();
-    let margin = body.first().filter(|(_, line)| line.trim_start().starts_with('-')).map(|(_, line)| depth(line))?;
+    let body: Vec<(usize, &str)> = body
+        .map(|(at, line)| (at, *line))
+        .take_while(|(_, line)| depth(line) > 0 || line.starts_with('-'))
+        .collect();
+    let margin =
+        body.first().filter(|(_, line)| line.trim_start().starts_with('-')).map(|(_, line)| depth(line))?;
     let begins = |line: &str| depth(line) == margin && line.trim_start().starts_with('-');
     let firsts: Vec<usize> =
         body.iter().enumerate().filter(|(_, (_, line))| begins(line)).map(|(index, _)| index).collect();

@@ -75,7 +75,7 @@ async fn look(config: Config, tenant: TenantConfig) -> Listed {
         Ok(None) => (true, Some("the database is not migrated; run posduif migrate".to_owned()), None),
         Err(error) => (false, Some(format!("{error:#}")), None),
     };
-    let mode = if config.sync.wal.enabled { "wal" } else { "polling" };
+    let mode = tenant.source(&config.sync.wal).as_str();
     Listed {
         database: tenant.url.database().to_owned(),
         tenant_id: tenant.id,

@@ -96,7 +96,9 @@ fn print(dropped: &Dropped) {
     if let Some(publication) = publication {
         println!("publication {publication} is gone");
     }
-    triggers.iter().for_each(|table| println!("the trigger that noted deleted rows of {table} is gone"));
+    triggers
+        .iter()
+        .for_each(|table| println!("the triggers that noted what happens to rows of {table} are gone"));
     println!("{keys} keys in Redis are gone");
     if slot.is_some() {
         println!(
@@ -117,7 +119,10 @@ fn confirm(tenant: &TenantId, entry: Option<&TenantConfig>) -> anyhow::Result<()
     );
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).context("reading standard input")?;
-    anyhow::ensure!(line.trim() == tenant.as_str(), "that is not {tenant}; nothing was changed. --yes asks for nothing");
+    anyhow::ensure!(
+        line.trim() == tenant.as_str(),
+        "that is not {tenant}; nothing was changed. --yes asks for nothing"
+    );
     Ok(())
 }
 

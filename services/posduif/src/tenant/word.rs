@@ -31,9 +31,7 @@ impl Say {
             Say::Pause => "paused_at = coalesce(paused_at, now())",
             Say::Resume => "paused_at = NULL",
             Say::Drop => "dropped_at = coalesce(dropped_at, now()), paused_at = NULL",
-            Say::TakeUp => {
-                "dropped_at = NULL, paused_at = CASE WHEN dropped_at IS NULL THEN paused_at END"
-            }
+            Say::TakeUp => "dropped_at = NULL, paused_at = CASE WHEN dropped_at IS NULL THEN paused_at END",
         }
     }
 
@@ -57,7 +55,12 @@ pub async fn read(client: &Client) -> anyhow::Result<Word> {
 /// The same; nothing in a database of an earlier version.
 pub async fn read_if_any(client: &Client) -> Result<Word, tokio_postgres::Error> {
     match client.query_one(&format!("SELECT {READ} FROM posduif_engine.tenancy"), &[]).await {
-        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(Word::default()),
+        Err(error)
+            if [Some(&SqlState::UNDEFINED_TABLE), Some(&SqlState::INVALID_SCHEMA_NAME)]
+                .contains(&error.code()) =>
+        {
+            Ok(Word::default())
+        }
         row => of(&row?),
     }
 }
@@ -84,13 +87,19 @@ fn of(row: &Row) -> Result<Word, tokio_postgres::Error> {
 fn explain(error: tokio_postgres::Error) -> anyhow::Error {
     let missing = error.code() == Some(&SqlState::UNDEFINED_TABLE);
     let error = anyhow::Error::new(error);
-    if missing { error.context("the database is not migrated to this version; run posduif migrate") } else { error }
+    if missing {
+        error.context("the database is not migrated to this version; run posduif migrate")
+    } else {
+        error
+    }
 }
 
 /// Who runs the tool, as the machine knows them.
 fn person() -> Option<String> {
     let names = ["SUDO_USER", "USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
-    names.map(|name| name.chars().filter(|c| !c.is_control()).take(63).collect::<String>()).find(|name| !name.is_empty())
+    names
+        .map(|name| name.chars().filter(|c| !c.is_control()).take(63).collect::<String>())
+        .find(|name| !name.is_empty())
 }
 
 /// A database in which no table says anything has never been migrated, so nobody follows it.

@@ -11,9 +11,12 @@ pub const ORIGIN: &str = "posduif.origin";
 /// Prefix of the message whose commit ends the table pages of a snapshot.
 pub const MARK: &str = "posduif.mark";
 
-/// Writes a message into the WAL as part of the current transaction.
+/// Writes a message into the WAL as part of the current transaction, and sets a parameter of that name until its end, which
+/// is what the triggers of a tenant that is polled see.
 pub async fn emit(client: &impl GenericClient, prefix: &str, content: &str) -> Result<(), StoreError> {
-    let statement = client.prepare_cached("SELECT pg_logical_emit_message(true, $1, $2::text)").await?;
+    let statement = client
+        .prepare_cached("SELECT pg_logical_emit_message(true, $1, $2::text), set_config($1, $2, true)")
+        .await?;
     client.execute(&statement, &[&prefix, &content]).await?;
     Ok(())
 }

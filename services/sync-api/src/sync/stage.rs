@@ -111,6 +111,7 @@ mod tests {
             heartbeat: None,
             system: "s".into(),
             timeline: 1,
+            supply: posduif_changelog::Supply::default(),
         }
     }
 

@@ -7,8 +7,8 @@ use posduif_changelog::{Batch, CommitRecord, LogState, LogWriter, Watermark, con
 use posduif_migrations::{Roles, migrate};
 use posduif_model::{Bucket, Change, DeviceId, Epoch, Lsn, Op, Position, TenantId, UserId};
 use posduif_provision::free_port;
-use posduif_runtime::{config::Config, metrics::Metrics, readiness::Readiness};
-use posduif_sync_api::{app::App, clock::Clock, metrics::RequestMetrics, service, service::Following, sightings};
+use posduif_runtime::{config::Config, metrics::Metrics, readiness::Readiness, reload::Tenants};
+use posduif_sync_api::{app::App, clock::Clock, metrics::RequestMetrics, service, sightings};
 use posduif_testkit::{API, Database, INGESTER, Process, Scratch, Servers, binaries, eventually, logs};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -237,6 +237,8 @@ pub struct Program {
     pub process: Process,
     pub base: String,
     pub admin: String,
+    /// Its configuration's file.
+    pub config: std::path::PathBuf,
     _files: Scratch,
 }
 
@@ -268,7 +270,7 @@ impl Api {
         let program = binaries::path("posduif-sync-api").await;
         let process = Process::command(program).arg("--config").arg(&file).spawn();
         let at = |port| format!("http://127.0.0.1:{port}");
-        Program { process, base: at(port), admin: at(admin), _files: files }
+        Program { process, base: at(port), admin: at(admin), config: file, _files: files }
     }
 }
 
@@ -290,6 +292,15 @@ fn unlimited(sections: &str) -> &'static str {
 
 /// Runs a server in this process; its task ends after the token is cancelled.
 pub fn serve(config: &Config) -> (String, CancellationToken, JoinHandle<std::io::Result<()>>) {
+    let (_, tenants) = watch::channel(Arc::new(config.tenants.clone()));
+    serve_following(config, tenants)
+}
+
+/// The same, for tenants that come and go.
+pub fn serve_following(
+    config: &Config,
+    tenants: watch::Receiver<Tenants>,
+) -> (String, CancellationToken, JoinHandle<std::io::Result<()>>) {
     let app = Arc::new(App::new(config, Clock::system()).unwrap());
     let (seen, interval) = (app.clone(), config.api.last_seen_interval);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -299,8 +310,7 @@ pub fn serve(config: &Config) -> (String, CancellationToken, JoinHandle<std::io:
     let shutdown = CancellationToken::new();
     let until = shutdown.clone();
     tokio::spawn(async move { sightings::write_down(&seen, interval, until).await });
-    let (_, tenants) = watch::channel(Arc::new(config.tenants.clone()));
-    let following = Following { tenants, readiness: Readiness::default() };
+    let following = service::Following { tenants, readiness: Readiness::default() };
     let server = tokio::spawn(service::serve(app, following, listener, metrics, shutdown.clone()));
     (base, shutdown, server)
 }
@@ -344,6 +354,7 @@ impl Log {
             heartbeat: None,
             system: "test".into(),
             timeline: 1,
+            supply: posduif_changelog::Supply::default(),
         };
         self.writer.open(&state).await.unwrap();
     }
@@ -375,6 +386,7 @@ impl Log {
             buckets_elsewhere: false,
             written: 0,
             left_out: false,
+            seen: None,
         });
         self.writer.append(&batch, Batch::guard(self.previous, None)).await.unwrap();
         self.previous = at;
@@ -395,7 +407,7 @@ impl Log {
         let end = end.max(self.previous);
         let held = self.writer.state().await.unwrap().unwrap().watermark.end;
         let watermark = Watermark { commit: self.previous, end: end.max(held) };
-        self.writer.publish(&self.epoch, watermark, None, None).await.unwrap();
+        self.writer.publish(&self.epoch, watermark, None, None, None).await.unwrap();
     }
 }
 

@@ -121,7 +121,10 @@ const INGESTER: Rights = &[
     ("posduif_engine.heartbeat", &[("SELECT", &[]), ("INSERT", &["nonce"]), ("DELETE", &[])]),
     (
         "posduif_engine.sync_epoch",
-        &[("SELECT", &[]), ("UPDATE", &["epoch", "token", "reason", "opened_at", "relations"])],
+        &[
+            ("SELECT", &[]),
+            ("UPDATE", &["epoch", "token", "reason", "opened_at", "relations", "captured_from"]),
+        ],
     ),
     (
         "posduif_engine.epoch_history",
@@ -129,6 +132,8 @@ const INGESTER: Rights = &[
     ),
     // Only an operator pauses, resumes and drops.
     ("posduif_engine.tenancy", &[("SELECT", &[])]),
+    ("posduif_engine.captured", &[("SELECT", &[]), ("DELETE", &[])]),
+    ("posduif_engine.capture", &[("SELECT", &[]), ("UPDATE", &["noted_by", "enabled"])]),
 ];
 
 /// Drawn from, and moved past what Redis has seen.

@@ -1,4 +1,5 @@
--- KEYS: token, state, commits. ARGV: token, epoch, commit, end, heartbeat or '', floor or '', channel. Moves the watermark, never
+-- KEYS: token, state, commits. ARGV: token, epoch, commit, end, heartbeat or '', floor or '', channel, then fields and values
+-- of what the log is fed from. Moves the watermark, never
 -- back and never past what the commit log has. The floor rises with it where a transaction was left out.
 local refused = check_token(KEYS[1], ARGV[1])
 if refused then return refused end
@@ -16,5 +17,6 @@ end
 redis.call('HSET', KEYS[2], 'commit', ARGV[3], 'end', ARGV[4])
 if ARGV[5] ~= '' then redis.call('HSET', KEYS[2], 'heartbeat', ARGV[5]) end
 if ARGV[6] ~= '' and pad(ARGV[6]) > pad(state[5]) then redis.call('HSET', KEYS[2], 'floor', ARGV[6]) end
+for i = 8, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
 -- A hint to those that wait; it may be lost or forbidden, and nothing depends on it.
 if ARGV[3] ~= state[2] then redis.pcall('PUBLISH', ARGV[7], ARGV[3]) end

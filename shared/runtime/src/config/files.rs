@@ -61,8 +61,8 @@ impl Sections {
     /// # Errors
     /// The file cannot be read, or is no YAML.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let mut sections: BTreeMap<String, config::Value> = load::parse(&text, load::environment())?;
         sections.retain(|name, _| name != "tenants" && name != "tenants_file");
         Ok(Sections(sections))

@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use posduif_model::TenantId;
+use posduif_model::{Source, TenantId};
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{error::Problems, postgres_url::PostgresUrl};
+use super::{error::Problems, postgres_url::PostgresUrl, wal::WalConfig};
 use crate::secret::{self, SecretError, SecretSource};
 
 /// One tenant and how to reach its database.
 ///
-/// Two are equal where their reader need not notice a difference: id, database and role, password and certificates.
+/// Two are equal where their reader need not notice a difference: id, database and role, password, certificates, source.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "Keys")]
 pub struct TenantConfig {
@@ -22,6 +22,8 @@ pub struct TenantConfig {
     pub url: PostgresUrl,
     /// PEM file with certificates to trust besides those of the operating system.
     pub ca_file: Option<PathBuf>,
+    /// Whether the changes come from the WAL; `None`: as `sync.wal.enabled` says.
+    pub wal: Option<bool>,
     password: SecretSource,
     ingester_url: Option<PostgresUrl>,
     ingester_password: SecretSource,
@@ -31,7 +33,7 @@ pub struct TenantConfig {
 
 impl PartialEq for TenantConfig {
     fn eq(&self, other: &Self) -> bool {
-        (&self.id, &self.url, &self.ca_file) == (&other.id, &other.url, &other.ca_file)
+        (&self.id, &self.url, &self.ca_file, self.wal) == (&other.id, &other.url, &other.ca_file, other.wal)
     }
 }
 
@@ -60,6 +62,7 @@ struct Keys {
     admin_password: Option<SecretString>,
     admin_password_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
+    wal: Option<bool>,
 }
 
 /// Keys of one tenant that do not go together.
@@ -104,6 +107,7 @@ impl TryFrom<Keys> for TenantConfig {
             id,
             url,
             ca_file,
+            wal: keys.wal,
             password,
             ingester_url,
             ingester_password,
@@ -134,11 +138,20 @@ impl TenantConfig {
             id,
             url,
             ca_file: None,
+            wal: None,
             password: SecretSource::Absent,
             ingester_url: None,
             ingester_password: SecretSource::Absent,
             admin_url: None,
             admin_password: SecretSource::Absent,
+        }
+    }
+
+    /// Where its changes shall come from.
+    pub fn source(&self, wal: &WalConfig) -> Source {
+        match self.wal.unwrap_or(wal.enabled) {
+            true => Source::Wal,
+            false => Source::Polling,
         }
     }
 

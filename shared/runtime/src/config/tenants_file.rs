@@ -11,11 +11,7 @@ use posduif_model::TenantId;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::{
-    error::ConfigError,
-    load,
-    tenants::TenantConfig,
-};
+use super::{error::ConfigError, load, tenants::TenantConfig};
 
 /// What stands in the list for one tenant: keys of `tenants`, as they are written.
 pub type Entry = Map<String, Value>;
@@ -185,7 +181,8 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
         // What a predecessor with this process id left behind.
         let _absent = fs::remove_file(&new);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
-        if let Some(former) = former.filter(|former| file.metadata().is_ok_and(|own| owner(&own) != owner(former)))
+        if let Some(former) =
+            former.filter(|former| file.metadata().is_ok_and(|own| owner(&own) != owner(former)))
         {
             fchown(&file, Some(former.uid()), Some(former.gid()))?;
         }
@@ -234,7 +231,10 @@ mod tests {
         let password = "a \"quote\", a \\ and: # more";
         file.add(entry(json!({"id": "b", "url": "postgres://u@h/b", "password": password}))).unwrap();
         file.add(entry(json!({"url": "postgres://u@h/a", "admin_url": "postgres://x@h/a"}))).unwrap();
-        let yaml = format!("{{tenants: [{{url: 'postgres://u@h/own'}}], tenants_file: '{}'}}", file.path().display());
+        let yaml = format!(
+            "{{tenants: [{{url: 'postgres://u@h/own'}}], tenants_file: '{}'}}",
+            file.path().display()
+        );
         let config = Config::from_yaml(&yaml).unwrap();
         let ids: Vec<&str> = config.tenants.iter().map(|tenant| tenant.id.as_str()).collect();
         assert_eq!(ids, ["own", "b", "a"]);
