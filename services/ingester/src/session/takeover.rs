@@ -285,13 +285,12 @@ pub(super) async fn open_epoch(
     }
     let row = sql.query_one("SELECT pg_current_snapshot()::text", &[]).await?;
     let running: Snapshot = row.get::<_, String>(0).parse()?;
+    // Of both sources: a restored dump has notes under another server's numbers, which a comparison would believe.
+    capture::begin(sql, &running).await?;
     let (unready_below, seen) = match opening.source {
         Source::Wal => (Some(running.xmax), None),
         // What runs now is found by a poll once it has ended.
-        Source::Polling => {
-            capture::begin(sql, &running).await?;
-            (None, Some(running.to_string()))
-        }
+        Source::Polling => (None, Some(running.to_string())),
     };
     let state = LogState {
         epoch,
