@@ -27,6 +27,8 @@ pub enum PollError {
         "rows of {0} changed and nobody knows which: one of its columns was renamed; run posduif migrate"
     )]
     Unknown(String),
+    #[error("the triggers that note what changes were made anew or switched off; looking at them again")]
+    Unnoted,
     #[error("PostgreSQL answered {0} otherwise than asked")]
     Unexpected(&'static str),
     #[error("PostgreSQL did not say within {} s what changed", PATIENCE.as_secs())]

@@ -9,5 +9,5 @@ mod round;
 mod table;
 
 pub use error::PollError;
-pub use poller::{Poller, Turn};
+pub use poller::{Poller, Turn, begun};
 pub use table::PolledTable;

@@ -13,7 +13,7 @@ use super::{
     table::{PolledTable, Which, newer},
 };
 use crate::{
-    appender::Appender, health::Health, heartbeat, lookout::Lookout, metrics::IngesterMetrics,
+    appender::Appender, capture, health::Health, heartbeat, lookout::Lookout, metrics::IngesterMetrics,
     pipeline::Limits, progress::Progress, visibility::Snapshot, vitals::Vitals,
 };
 
@@ -69,11 +69,21 @@ pub(super) struct Look {
     pub news: bool,
 }
 
+/// A number above those of all other transactions that have begun.
+///
+/// Not the `xmax` of a snapshot: that is one above the newest that has ended. A newer one may have written its commit to
+/// the WAL and be invisible still, while it waits for the disk or a standby.
+pub async fn begun(client: &Client) -> Result<u64, PollError> {
+    let row = client.query_one("SELECT pg_current_xact_id()::text", &[]).await?;
+    row.get::<_, String>(0).parse().map_err(|_| PollError::Unexpected("which transactions run"))
+}
+
 impl Poller {
     /// Looks once, and publishes what is found as a commit.
     pub async fn poll(&mut self) -> Result<(), PollError> {
         let at = self.position().await?;
         let look = timeout(PATIENCE, self.look()).await.map_err(|_| PollError::Silent)??;
+        self.check_notes(&look).await?;
         if look.news || self.unsure {
             return self.publish_rows(at, None).await.map(drop);
         }
@@ -93,8 +103,8 @@ impl Poller {
     /// Where the WAL ends now, above everything that is published, and which transactions have begun by then.
     pub async fn note(&mut self) -> Result<Turn, PollError> {
         let at = self.position().await?;
-        let snapshot = self.snapshot().await?;
-        Ok(Turn { at, xmax: snapshot.xmax })
+        let xmax = timeout(PATIENCE, begun(&self.client)).await.map_err(|_| PollError::Silent)??;
+        Ok(Turn { at, xmax })
     }
 
     /// What new snapshots show.
@@ -154,6 +164,16 @@ impl Poller {
         Ok(Look { snapshot, clock, beat, beat_at: row.get(4), news: row.get(5) })
     }
 
+    /// That everything was noted until this look: `posduif migrate` makes triggers anew, and those of changes off.
+    async fn check_notes(&self, look: &Look) -> Result<(), PollError> {
+        let standing = capture::standing(&self.watching, &self.lookout.rules);
+        let standing = timeout(PATIENCE, standing).await.map_err(|_| PollError::Silent)??;
+        match standing.is_some_and(|standing| standing.notes_all_since(&look.snapshot)) {
+            true => Ok(()),
+            false => Err(PollError::Unnoted),
+        }
+    }
+
     /// Returns once everything that a snapshot of this connection has shown so far is on PostgreSQL's disk.
     async fn flush(&self) -> Result<(), PollError> {
         let sql = "SELECT CASE WHEN pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()
@@ -211,6 +231,7 @@ impl Poller {
     /// Stores what changed; gives what it saw, whether that was too much, and where the WAL ended when it had been seen.
     async fn read_rows(&mut self, at: Lsn, turn: Option<Turn>) -> Result<(Look, bool, Lsn), PollError> {
         let look = timeout(PATIENCE, self.look()).await.map_err(|_| PollError::Silent)??;
+        self.check_notes(&look).await?;
         if turn.is_some_and(|turn| look.snapshot.xmin < turn.xmax) {
             return Err(PollError::Unexpected("which transactions run"));
         }

@@ -133,7 +133,10 @@ impl SessionError {
                 PollError::Log(LogError::Fenced) => "fenced",
                 PollError::Log(LogError::Diverged(_) | LogError::Corrupt(_)) => "diverged",
                 PollError::Log(_) => "redis",
-                PollError::Lookout(_) | PollError::Row { .. } | PollError::Unknown(_) => "tables",
+                PollError::Lookout(_)
+                | PollError::Row { .. }
+                | PollError::Unknown(_)
+                | PollError::Unnoted => "tables",
                 PollError::Postgres(_)
                 | PollError::Snapshot(_)
                 | PollError::Unexpected(_)

@@ -4,6 +4,7 @@
 mod exposition;
 mod fixture;
 mod fuzz;
+mod gaps;
 mod process;
 mod receiver;
 mod scripts;
