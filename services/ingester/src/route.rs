@@ -112,6 +112,11 @@ impl SyncedTable {
         let Put { change: put, buckets, left_out } =
             now.map_or_else(|| Ok(Put::default()), |row| self.put(row))?;
         let gone = self.gone(noted)?;
+        let mut before = before.clone();
+        if let (Some(row), true) = (now, left_out.is_some()) {
+            // Only moves are noted while nobody polls: what has grown too large where it is was there before.
+            before.extend(self.buckets_of(row)?);
+        }
         let mut entries = Vec::new();
         for bucket in before.union(&buckets) {
             let leaves = before.contains(bucket) && (renamed || !buckets.contains(bucket));
@@ -314,6 +319,16 @@ mod tests {
         let moved = tasks().update(Some(&was_small), &row("1", B, &long, "h")).unwrap();
         assert_eq!(ops(moved), gone);
         assert_eq!(ops(tasks().delete(&was_large).unwrap()), gone);
+    }
+
+    #[test]
+    fn a_poll_takes_a_row_that_has_grown_too_large_from_those_who_had_it() {
+        let long = "x".repeat(200);
+        let large = row("1", A, &long, "h");
+        // Whoever is found by the version alone was noted nowhere.
+        let got = tasks().polled(Some(&large), &row("1", A, "t", "h"), &BTreeSet::new()).unwrap();
+        assert!(got.left_out.is_some());
+        assert_eq!(ops(got), [(user(A), vec![(Op::Delete, key("1"))])]);
     }
 
     #[test]
