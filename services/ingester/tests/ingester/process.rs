@@ -102,17 +102,14 @@ impl Ingester {
 
     /// The tenants that it works for.
     pub async fn tenants(&self) -> anyhow::Result<BTreeSet<String>> {
-        let report = self.readiness().await?;
-        let components = report["components"].as_object().into_iter().flatten();
-        // Databases of tests are called like this, and their parts have a slash.
-        let is_tenant = |name: &&String| name.starts_with("t_") && !name.contains('/');
-        Ok(components.map(|(name, _)| name).filter(is_tenant).cloned().collect())
+        Ok(tenants_of(&self.readiness().await?))
     }
 
     /// Waits until it is ready and works for so many tenants; gives them.
     pub async fn works_for(&self, tenants: usize) -> BTreeSet<String> {
         eventually(3 * SOON, &format!("the ingester works for {tenants}"), async || {
-            let (report, held) = (self.readiness().await?, self.tenants().await?);
+            let report = self.readiness().await?;
+            let held = tenants_of(&report);
             anyhow::ensure!(report["ready"] == true && held.len() == tenants, "{report}");
             Ok(Some(held))
         })
@@ -127,4 +124,11 @@ impl Ingester {
         })
         .await;
     }
+}
+
+/// The components that are tenants: databases of tests are called like this, and their parts have a slash.
+fn tenants_of(report: &serde_json::Value) -> BTreeSet<String> {
+    let components = report["components"].as_object().into_iter().flatten();
+    let is_tenant = |name: &&String| name.starts_with("t_") && !name.contains('/');
+    components.map(|(name, _)| name).filter(is_tenant).cloned().collect()
 }
