@@ -42,3 +42,6 @@ BEGIN
 END $$;
 CREATE TRIGGER switch_capture BEFORE UPDATE OF enabled ON posduif_engine.capture
     FOR EACH ROW EXECUTE FUNCTION posduif_engine.switch_capture();
+
+-- A slot that was lost and replaced without an epoch is told of, too, under the epoch that goes on.
+ALTER TABLE posduif_engine.epoch_history DROP CONSTRAINT epoch_history_pkey, ADD PRIMARY KEY (epoch, token);

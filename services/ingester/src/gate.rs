@@ -103,7 +103,7 @@ impl Gate {
     /// Runs until the pipeline or an error ends it, or everything is published and the log handed over to polling.
     ///
     /// `stored` names commits only after the log has them; the snapshot is taken after that.
-    pub async fn run(mut self, mut stored: mpsc::Receiver<Stored>) -> Result<(), GateError> {
+    pub async fn run(&mut self, mut stored: mpsc::Receiver<Stored>) -> Result<(), GateError> {
         let mut timer = interval(TICK);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pause = SHORTEST_PAUSE;

@@ -33,6 +33,7 @@ pub mod guard;
 pub mod lookout;
 pub mod pipeline;
 pub mod polling;
+pub mod primary;
 pub mod proof;
 pub mod upkeep;
 pub mod watch;

@@ -5,6 +5,7 @@ mod end;
 mod eviction;
 mod follow;
 mod poll;
+mod promotion;
 mod takeover;
 
 pub use end::SessionError;
@@ -26,7 +27,7 @@ use crate::{
     lease::Lease,
     link::{self, Surroundings},
     metrics::IngesterMetrics,
-    standing,
+    primary, standing,
     wal::ReplicationConnection,
     webhook::Webhook,
 };
@@ -53,6 +54,8 @@ pub struct Session {
 pub const PATIENCE: Duration = Duration::from_secs(15);
 /// The server ends a walsender whose client is silent for this long; a successor need not wait longer.
 const WAL_SENDER_TIMEOUT: &str = "-c wal_sender_timeout=15s";
+/// Between two attempts to go to the other source.
+const RETRY: Duration = Duration::from_secs(10);
 /// Between two looks at something that takes others a moment.
 const SHORTLY: Duration = Duration::from_millis(100);
 
@@ -74,6 +77,7 @@ impl Session {
     async fn work(&self) -> Result<(), SessionError> {
         let mut parts: JoinSet<Result<(), SessionError>> = JoinSet::new();
         let sql = self.sql(&mut parts).await?;
+        primary::check(&sql).await?;
         standing::check(&sql, &self.tenant.id).await?;
         let course = tokio::select! {
             course = course::choose(self, &sql) => course?,

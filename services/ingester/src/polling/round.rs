@@ -18,8 +18,10 @@ use crate::{
     visibility::Snapshot,
 };
 
-/// Rows asked for at once.
+/// Rows asked for at once, as many as these bytes of the last ones' size.
 const STEP: usize = 500;
+const FIRST: usize = 50;
+const STEP_BYTES: usize = 4 << 20;
 
 /// One commit while it is gathered.
 pub(super) struct Round {
@@ -64,23 +66,25 @@ impl Round {
         let declare = format!("DECLARE posduif_poll NO SCROLL CURSOR FOR {}", table.query(which, since));
         // The simple protocol answers in the types' text output form, which is what the log has.
         client.batch_execute(&declare).await?;
-        let fetch = format!("FETCH {STEP} FROM posduif_poll");
+        let mut step = FIRST;
         loop {
-            let answer = client.simple_query(&fetch).await?;
-            let mut count = 0;
+            let answer = client.simple_query(&format!("FETCH {step} FROM posduif_poll")).await?;
+            let (mut count, mut bytes) = (0, 0);
             for message in &answer {
                 let SimpleQueryMessage::Row(row) = message else { continue };
                 count += 1;
                 let values = (0..table.width()).map(|place| row.try_get(place));
                 let values: Vec<Option<&str>> = values.collect::<Result<_, _>>()?;
+                bytes += values.iter().flatten().map(|value| value.len()).sum::<usize>();
                 self.row(table, &values, appender)?;
                 if appender.batch.bytes() >= self.limits.bytes || appender.batch.commands() >= MOST_ENTRIES {
                     appender.append(Some(self.at)).await?;
                 }
             }
-            if count < STEP || self.is_over_cap() {
+            if count < step || self.is_over_cap() {
                 return Ok(client.batch_execute("CLOSE posduif_poll").await?);
             }
+            step = (STEP_BYTES / (bytes / step).max(1)).clamp(1, STEP);
         }
     }
 

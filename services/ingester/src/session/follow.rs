@@ -8,13 +8,14 @@ use std::{
 
 use posduif_changelog::{Batch, LogError, LogWriter};
 use posduif_model::{Epoch, Lsn, Source};
+use posduif_runtime::postgres;
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_postgres::Client;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{PATIENCE, Session, SessionError, end, takeover};
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     capture::{self, Keeper},
     catalog::{Catalog, check_rights},
     gate::{Gate, Stored},
-    guard::Guard,
+    guard::{APPLICATION, Guard},
     health::{self, Health},
     heartbeat,
     link::Link,
@@ -107,13 +108,10 @@ pub async fn run(
         beats_in,
         keeper,
     ));
-    let triggers = session.sql(&mut parts).await?;
-    let (rules, token) = (session.rules.clone(), leaves.clone());
+    let (leaving, token) = (session.clone(), leaves.clone());
     parts.spawn(async move {
-        // On before the WAL is left; off again where it is not.
-        capture::switch(&triggers, &rules, leave).await?;
+        prepare(&leaving, leave, seen_in).await?;
         if leave {
-            wait_for(&triggers, &rules, seen_in).await?;
             token.cancel();
         }
         std::future::pending().await
@@ -153,6 +151,8 @@ pub async fn run(
         health: Health::new(session.readiness.clone(), tenant.clone(), 3 * session.wal.heartbeat_interval),
     };
     parts.spawn(async move {
+        // Its connection outlives it: the end of one ends the session.
+        let mut gate = gate;
         gate.run(stored_in).await?;
         hands.cancel();
         std::future::pending().await
@@ -219,16 +219,34 @@ pub async fn run(
     }
 }
 
-/// Waits until the log has everything that a snapshot shows in which all triggers were there already.
-async fn wait_for(
-    client: &Client,
-    rules: &posduif_model::rule::RuleSet,
+/// Switches the triggers off, or on for polls to go on from here: then the log must have everything that a snapshot
+/// shows in which they all were there already.
+async fn prepare(
+    session: &Session,
+    leave: bool,
     mut seen: watch::Receiver<Option<(Snapshot, Lsn)>>,
 ) -> Result<(), SessionError> {
-    loop {
+    // Not one of the session's own connections: it is needed for a moment only.
+    let (client, driver) = postgres::connect(&session.tenant, APPLICATION).await?;
+    let _driver = AbortOnDropHandle::new(tokio::spawn(driver));
+    client.batch_execute("SET synchronous_commit = local").await?;
+    let component = health::source_component(session.tenant.id.as_str());
+    while leave {
+        match Catalog::load(&client, &session.rules, &session.wal.publication, Source::Polling).await {
+            Ok(_) => break,
+            Err(error) => {
+                let reason = format!("following the WAL, because the tables cannot be polled: {error}");
+                tracing::warn!(tenant = %session.tenant.id, reason, "trying again");
+                session.readiness.degraded(&component, reason);
+            }
+        }
+        tokio::time::sleep(super::RETRY).await;
+    }
+    capture::switch(&client, &session.rules, leave).await?;
+    while leave {
         // Moves the watermark of an idle tenant.
-        heartbeat::beat(client, 0).await?;
-        let standing = capture::standing(client, rules).await?;
+        heartbeat::beat(&client, 0).await?;
+        let standing = capture::standing(&client, &session.rules).await?;
         let snapshot = seen.borrow_and_update().as_ref().map(|(snapshot, _)| snapshot.clone());
         if let (Some(standing), Some(snapshot)) = (standing, snapshot)
             && standing.notes_all_since(&snapshot)
@@ -237,6 +255,7 @@ async fn wait_for(
         }
         tokio::time::sleep(super::SHORTLY).await;
     }
+    Ok(())
 }
 
 /// Beats and checks until something no longer holds.

@@ -15,10 +15,11 @@ use tokio::{
 use tokio_postgres::Client;
 
 use super::{
-    PATIENCE, SHORTLY, Session, SessionError, end,
+    PATIENCE, RETRY, SHORTLY, Session, SessionError, end,
     eviction::{self, Hold},
     follow::unpublished,
-    takeover::{Found, Opening, claim, judge, open_epoch, readable},
+    promotion,
+    takeover::{Found, Opening, check_recreations, claim, judge, open_epoch, readable, within},
 };
 use crate::{
     appender::Appender,
@@ -46,8 +47,6 @@ use crate::{
 const LOCK: i64 = 0x706f_7364_7569_6670;
 /// How long polls may rest for a slot to take over, before there is another one and another attempt.
 const TURN: Duration = Duration::from_secs(2);
-/// Between two attempts to make a slot.
-const RETRY: Duration = Duration::from_secs(10);
 
 /// Takes the tenant over and polls it; says that it is ready once it has.
 ///
@@ -138,7 +137,7 @@ async fn begin(
     if let Some(holder) = lock(&sql).await? {
         return Err(SessionError::LockTaken(holder));
     }
-    let system = system(&sql).await?;
+    let mut system = system(&sql).await?;
     let holds = async { Ok(()) };
     let (token, mut writer) = claim(session, &sql, holds).await?;
     durability::concerns(writer.connection()).await?;
@@ -157,6 +156,9 @@ async fn begin(
         log => log?,
     };
     let catalog = Catalog::load(&sql, &session.rules, &session.wal.publication, Source::Polling).await?;
+    if log.as_ref().is_some_and(|log| log.timeline != system.timeline) {
+        system.left = history(session, &sql, &system).await?;
+    }
     let found =
         Found { system: &system, new_slot: None, confirmed: Lsn::ZERO, log: log.as_ref(), catalog: &catalog };
     let mut reason = judge(session, &sql, &mut writer, &found).await?;
@@ -165,19 +167,24 @@ async fn begin(
         reason = gap(session, &sql, &mut writer, log).await?;
     }
     let state = match (reason, state.take()) {
-        (None, Some(mut log)) => {
-            if log.timeline != system.timeline {
-                log.timeline = system.timeline;
-                writer.open(&log).await?;
-            }
-            log
+        (None, Some(log)) if log.timeline != system.timeline => {
+            promotion::follow(&sql, &mut writer, log, system.timeline).await?
         }
+        (None, Some(log)) => log,
         (reason, _) => {
             let opening = Opening { token, system: &system, catalog: &catalog, source: Source::Polling };
             let reason = reason.unwrap_or(Reason::LogMissing);
             open_epoch(session, &sql, &mut writer, &opening, &reason).await?
         }
     };
+    if state.supply.source == Source::Wal {
+        let note = "INSERT INTO posduif_engine.epoch_history (epoch, token, reason, detail)
+                    VALUES ($1, $2, 'slot_compared', $3)";
+        let detail =
+            "the replication slot was lost; what changed meanwhile is compared, and no device resyncs";
+        sql.execute(note, &[&state.epoch.to_string(), &token, &detail]).await?;
+        tracing::warn!(tenant, epoch = %state.epoch, "{detail}");
+    }
     let lookout = Lookout {
         rules: session.rules.clone(),
         publication: session.wal.publication.clone(),
@@ -257,7 +264,27 @@ async fn system(sql: &Client) -> Result<System, SessionError> {
                  FROM pg_control_system()";
     let row = sql.query_one(ask, &[]).await?;
     let timeline = u32::from_str_radix(row.get(1), 16).map_err(|_| SessionError::Closed)?;
-    Ok(System { identifier: row.get(0), timeline })
+    Ok(System { identifier: row.get(0), timeline, left: Vec::new() })
+}
+
+/// Where the server left earlier timelines, which only a replication connection can ask; where none is allowed, nobody knows.
+async fn history(session: &Session, sql: &Client, system: &System) -> Result<Vec<(u32, Lsn)>, SessionError> {
+    let senders: String = sql.query_one("SHOW max_wal_senders", &[]).await?.get(0);
+    if senders == "0" {
+        return Ok(Vec::new());
+    }
+    let mut replication = match session.replication().await {
+        Err(SessionError::Wal(error)) if matches!(error.code(), Some("28000" | "42501")) => {
+            return Ok(Vec::new());
+        }
+        replication => replication?,
+    };
+    let asked = within(replication.identify_system()).await?;
+    // The address may have led to another server.
+    match (&asked.identifier, asked.timeline) == (&system.identifier, system.timeline) {
+        true => Ok(asked.left),
+        false => Err(SessionError::Closed),
+    }
 }
 
 /// Takes the lock of whoever polls; else gives who has it.
@@ -354,6 +381,7 @@ async fn create_slot(session: &Session, client: &Client) -> Result<(), SessionEr
     loop {
         let made = async {
             Catalog::load(client, &session.rules, &session.wal.publication, Source::Wal).await?;
+            check_recreations(client, &name, "it was lost").await?;
             // One that is left over knows too much: the new one begins now.
             drop_slot(client, &name).await?;
             let mut replication = session.replication().await?;

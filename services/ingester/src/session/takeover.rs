@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 use super::{
     PATIENCE, Session, SessionError,
     eviction::{self, Hold},
+    promotion,
 };
 use crate::{
     capture,
@@ -68,13 +69,10 @@ pub async fn take_over(session: &Session, sql: &Client) -> Result<Taken, Session
     let found = Found { system: &system, new_slot, confirmed, log: log.as_ref(), catalog: &catalog };
     let reason = judge(session, sql, &mut writer, &found).await?;
     let state = match (reason, log) {
-        (None, Some(mut log)) => {
-            if log.timeline != system.timeline {
-                log.timeline = system.timeline;
-                writer.open(&log).await?;
-            }
-            log
+        (None, Some(log)) if log.timeline != system.timeline => {
+            promotion::follow(sql, &mut writer, log, system.timeline).await?
         }
+        (None, Some(log)) => log,
         (reason, _) => {
             let opening = Opening { token, system: &system, catalog: &catalog, source: Source::Wal };
             open_epoch(session, sql, &mut writer, &opening, &reason.unwrap_or(Reason::LogMissing)).await?
@@ -155,13 +153,14 @@ async fn ensure_slot(
     Ok(Some(why))
 }
 
-/// Slots that may be created within an hour: every one makes all devices resync.
+/// Slots that may be created within an hour in place of one that was lost: every one makes all devices resync, or is a scan
+/// of all tables.
 const MOST_SLOTS: i64 = 4;
 
 /// Refuses to create slot after slot on a server that keeps losing them.
 pub(super) async fn check_recreations(sql: &Client, name: &str, why: &str) -> Result<(), SessionError> {
     let count = "SELECT count(*) FROM posduif_engine.epoch_history
-                  WHERE reason = 'new_slot' AND opened_at > now() - interval '1 hour'";
+                  WHERE reason IN ('new_slot', 'slot_compared') AND opened_at > now() - interval '1 hour'";
     let created: i64 = sql.query_one(count, &[]).await?.get(0);
     match created < MOST_SLOTS {
         true => Ok(()),
@@ -217,21 +216,17 @@ pub(super) async fn judge(
     let follows = |earlier: Storage| found.catalog.storage().follows(&earlier).is_ok();
     // Asked now and not before the slot was held: a predecessor may have moved the log on until then.
     let flushed = flushed(sql).await?;
-    let (mut newest_commit, mut heartbeat_found, mut left_log_timeline) = (None, true, None);
+    let (mut newest_commit, mut heartbeat_found) = (None, true);
     if let Some(log) = found.log {
         newest_commit = writer.newest_commit(&log.epoch).await?.map(|record| record.commit);
         if let Some(beat) = log.heartbeat {
             heartbeat_found = heartbeat::exists(sql, beat).await?;
         }
-        if log.timeline != found.system.timeline {
-            let mut history = session.replication().await?;
-            left_log_timeline = history.left_timeline(found.system.timeline, log.timeline).await?;
-        }
     }
     Ok(verdict(&Evidence {
         system: &found.system.identifier,
         timeline: found.system.timeline,
-        left_log_timeline,
+        left_log_timeline: found.log.and_then(|log| found.system.left_timeline(log.timeline)),
         flushed,
         new_slot: found.new_slot.as_deref(),
         confirmed: found.confirmed,

@@ -132,6 +132,12 @@ impl Tenant {
         self.ingest().await
     }
 
+    /// From now on nobody knows what changes while there is no slot.
+    pub async fn forget_notes(&self) {
+        let younger = "UPDATE posduif_engine.capture SET noted_by = pg_current_xact_id()";
+        self.client.batch_execute(younger).await.unwrap();
+    }
+
     pub async fn slot_is_free(&self) {
         let active = "SELECT FROM pg_replication_slots WHERE database = current_database() AND active";
         eventually(SOON, "the slot is free", async || {

@@ -167,6 +167,7 @@ async fn a_slot_that_is_dropped_counts_as_failure_new_slot_take_over_and_epoch()
     let drop = "SELECT pg_terminate_backend(active_pid, 5000), pg_drop_replication_slot(slot_name)
                   FROM pg_replication_slots WHERE database = current_database()";
     let superuser = tenant.database.connect_superuser().await;
+    tenant.forget_notes().await;
     posduif_testkit::eventually(crate::fixture::SOON, "the slot is dropped", async || {
         Ok(superuser.query(drop, &[]).await.ok())
     })

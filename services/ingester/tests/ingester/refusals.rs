@@ -223,7 +223,7 @@ async fn a_role_that_lacks_what_the_ingester_writes_is_told_what_it_is_and_makes
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_of_an_older_version_is_told_to_be_migrated() {
     let tenant = Tenant::create(Servers::shared().await).await;
-    let older = "DROP TABLE posduif_engine.row_versions";
+    let older = "DROP TABLE posduif_engine.captured";
     tenant.client.batch_execute(older).await.unwrap();
     let reason = tenant.spawn().ended().await;
     assert!(reason.contains("older than this program; run posduif migrate"), "{reason}");

@@ -91,10 +91,11 @@ async fn a_log_behind_what_postgresql_forgot_opens_an_epoch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_slot_opens_an_epoch() {
+async fn a_dropped_slot_opens_an_epoch_where_nobody_took_notes() {
     let tenant = Tenant::create(Servers::shared().await).await;
     drop(tenant.ingest().await);
     let epoch = tenant.state().await.epoch;
+    tenant.forget_notes().await;
     let superuser = tenant.database.connect_superuser().await;
     eventually(SOON, "the slot is dropped", async || {
         let drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots

@@ -169,7 +169,7 @@ async fn ends_as_postgresql_has_it(tenant: &Tenant, reader: &mut Reader) {
     let held: BTreeMap<String, i64> =
         rows.iter().map(|row| (format!("{{\"id\":{}}}", row.get::<_, i32>(0)), row.get(1))).collect();
     assert_eq!(reader.balances, held);
-    let epochs = "SELECT count(*) FROM posduif_engine.epoch_history";
+    let epochs = "SELECT count(DISTINCT epoch) FROM posduif_engine.epoch_history";
     assert_eq!(tenant.client.query_one(epochs, &[]).await.unwrap().get::<_, i64>(0), 1);
 }
 

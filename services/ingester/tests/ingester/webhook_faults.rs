@@ -109,6 +109,7 @@ async fn a_new_epoch_is_told_as_skipped_and_what_comes_after_it_one_by_one() {
     let first = tenant.caught_up().await;
     drop(running);
     tenant.slot_is_free().await;
+    tenant.forget_notes().await;
     let drop_slot = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
                       WHERE database = current_database()";
     tenant.database.connect_superuser().await.execute(drop_slot, &[]).await.unwrap();

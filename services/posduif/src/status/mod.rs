@@ -1,9 +1,11 @@
 //! A configuration in, how every tenant stands out: as a table or as JSON.
 
 mod database;
+mod fail_over;
 mod log;
 mod orphan;
 mod report;
+mod standby;
 mod table;
 mod verdict;
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{
     orphan,
-    report::{Report, TenantReport},
+    report::{DatabaseFacts, Report, StandbyFacts, TenantReport},
 };
 use crate::columns;
 
@@ -64,8 +64,30 @@ fn details(tenant: &TenantReport, out: &mut String) {
     for warning in &tenant.warnings {
         push(out, format_args!("  warning: {}", warning.message));
     }
+    if let Some(database) = &tenant.database {
+        server(database, out);
+    }
     for epoch in tenant.database.iter().flat_map(|database| &database.epoch_history) {
         push(out, format_args!("  epoch of {}: {} ({})", epoch.opened_at, epoch.detail, epoch.reason));
+    }
+}
+
+/// What a fail-over depends on, where there is a standby or was one.
+fn server(database: &DatabaseFacts, out: &mut String) {
+    if database.timeline > 1 || !database.standbys.is_empty() {
+        push(out, format_args!("  PostgreSQL {}, timeline {}", database.version, database.timeline));
+    }
+    for standby in &database.standbys {
+        let StandbyFacts { slot, active, behind_bytes, waited_for } = standby;
+        push(
+            out,
+            format_args!(
+                "  standby slot {slot}: {}, {} behind, {}",
+                if *active { "active" } else { "inactive" },
+                bytes(behind_bytes.map(i64::unsigned_abs)),
+                if *waited_for { "waited for" } else { "not waited for" }
+            ),
+        );
     }
 }
 

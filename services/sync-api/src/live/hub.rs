@@ -268,11 +268,11 @@ impl Hub {
         let (answer, admitted) = oneshot::channel();
         let join = Join { connection: connection.clone(), from: wish.from, answer };
         live.joins.send(join).map_err(|_| OpenError::Draining)?;
-        match timeout(ADMISSION, admitted).await {
-            Ok(Ok(Ok(()))) => {}
+        let source = match timeout(ADMISSION, admitted).await {
+            Ok(Ok(Ok(source))) => source,
             Ok(Ok(Err(error))) => return Err(OpenError::Sync(error)),
             Ok(Err(_)) | Err(_) => return Err(OpenError::Away),
-        }
+        };
         place.settle();
         // It may have come after those were told who are here.
         if self.draining.is_cancelled() {
@@ -281,7 +281,7 @@ impl Hub {
         if live.stop.is_cancelled() {
             connection.end(Ending::Removed);
         }
-        Ok(LiveStream::new(self.clone(), place, retry()))
+        Ok(LiveStream::new(self.clone(), place, source, retry()))
     }
 
     /// Ends all connections, one after the other so that they do not come back at once; waits for their ends.

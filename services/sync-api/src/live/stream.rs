@@ -5,7 +5,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::{Stream, stream};
 use posduif_model::{
-    DeviceId, Lsn,
+    DeviceId, Lsn, Source,
     cursor::{Cursor, Resume},
 };
 use serde_json::json;
@@ -32,6 +32,8 @@ pub struct LiveStream {
     hub: Arc<Hub>,
     place: Place,
     ping: Interval,
+    /// Told once, at first.
+    source: Source,
     /// After how many milliseconds the reader shall come back; told once, at first.
     retry: Option<u64>,
     /// The id of events that a device gets: where it goes on if it does nothing about them.
@@ -40,11 +42,11 @@ pub struct LiveStream {
 }
 
 impl LiveStream {
-    pub(super) fn new(hub: Arc<Hub>, place: Place, retry: u64) -> Self {
+    pub(super) fn new(hub: Arc<Hub>, place: Place, source: Source, retry: u64) -> Self {
         let every = hub.app.api.sse.ping_interval;
         let mut ping = interval_at(tokio::time::Instant::now() + every, every);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        LiveStream { hub, place, ping, retry: Some(retry), id: None, is_over: false }
+        LiveStream { hub, place, ping, source, retry: Some(retry), id: None, is_over: false }
     }
 
     /// The bytes as they are due.
@@ -66,7 +68,7 @@ impl LiveStream {
         if let Some(retry) = self.retry.take() {
             let mut text = event::retry(retry);
             let cursor = self.id().unwrap_or_default();
-            let connected = json!({"type": "connected", "cursor": cursor, "mode": "wal"});
+            let connected = json!({"type": "connected", "cursor": cursor, "mode": self.source.as_str()});
             self.write(&mut text, Some(&cursor), "connected", &connected.to_string());
             return Some(text);
         }

@@ -6,7 +6,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 use posduif_changelog::{LogError, LogState, reader::Read};
-use posduif_model::{Bucket, Epoch, Lsn, UserId};
+use posduif_model::{Bucket, Epoch, Lsn, Source, UserId};
 use tokio::{
     select,
     sync::{mpsc, oneshot},
@@ -40,8 +40,8 @@ const MOST_USERS: usize = 500;
 pub struct Join {
     pub connection: Arc<Connection>,
     pub from: Resumption,
-    /// Dropped where the log could not be asked.
-    pub answer: oneshot::Sender<Result<(), SyncError>>,
+    /// Where the changes come from; dropped where the log could not be asked.
+    pub answer: oneshot::Sender<Result<Source, SyncError>>,
 }
 
 /// What follows the log of one tenant.
@@ -135,6 +135,7 @@ impl Tail {
                 refuse(joins, "the tenant has no log yet");
                 return Ok(());
             };
+            self.live.tenant.database.follow(&state);
             if state.rules != *self.app.rules.hash() {
                 refuse(joins, "the log is written by other rules than this server's");
                 return Ok(());
@@ -235,7 +236,7 @@ impl Tail {
                 Missed::Everything => connection.resync(base, self.sharing.count()),
             }
             self.live.roster.insert(&connection);
-            let _ = answer.send(Ok(()));
+            let _ = answer.send(Ok(state.supply.source));
         }
         self.catch_up(&behind, &state.epoch, upto).await;
     }

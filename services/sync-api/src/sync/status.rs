@@ -1,7 +1,7 @@
 //! A device in, how its sync stands out.
 
 use chrono::{DateTime, Utc};
-use posduif_model::{DeviceId, Lsn, UserId};
+use posduif_model::{DeviceId, Lsn, Source, UserId};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -63,6 +63,6 @@ pub async fn of(app: &App, tenant: &Tenant, device: &DeviceId, user: UserId) -> 
         pending_outgoing_count: stored.pending_outgoing,
         pending_incoming_count,
         sync_status,
-        mode: if app.sync.wal.enabled { "wal" } else { "polling" },
+        mode: state.map_or(Source::Wal, |state| state.supply.source).as_str(),
     })
 }
