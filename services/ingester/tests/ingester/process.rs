@@ -28,16 +28,16 @@ impl Ingester {
     /// The same, with further sections of the configuration; waits until it works for the tenant, which may be when the lease of
     /// a killed predecessor has ended.
     pub async fn start_also(postgres: &str, redis: &str, tables: &str, level: &str, also: &str) -> Self {
-        let ingester = Self::spawn(&[postgres], redis, tables, level, also).await;
+        let entry = format!("{{url: '{postgres}'}}");
+        let ingester = Self::spawn(&[entry], redis, tables, level, also).await;
         ingester.works_for(1).await;
         ingester
     }
 
-    /// Starts it for these databases, and waits for nothing.
-    pub async fn spawn(databases: &[&str], redis: &str, tables: &str, level: &str, also: &str) -> Self {
+    /// Starts it for these tenants, entries of a configuration, and waits for nothing.
+    pub async fn spawn(tenants: &[String], redis: &str, tables: &str, level: &str, also: &str) -> Self {
         let (scratch, port) = (Scratch::new(), free_port().unwrap());
         let file = scratch.join("config.yaml");
-        let tenants: Vec<String> = databases.iter().map(|url| format!("{{url: '{url}'}}")).collect();
         let yaml = format!(
             "tenants: [{}]\nredis: {{url: '{redis}', connect_timeout: 500ms, response_timeout: 500ms}}\n\
              admin: {{ingester_bind: '127.0.0.1:{port}'}}\nlog: {{level: {level}}}\n\
