@@ -16,6 +16,7 @@ mod site;
 mod web;
 
 mod shape;
+mod whole;
 
 mod ledger;
 mod watch;

@@ -64,7 +64,10 @@ pub struct Site {
     pub api_url: String,
     pub port: u16,
     pub admin_port: u16,
-    _ingester: Process,
+    #[allow(dead_code, reason = "the tests of fail-overs kill it and ask it how it is")]
+    pub ingester: Process,
+    #[allow(dead_code, reason = "as above")]
+    pub ingester_port: u16,
     pub replicas: Vec<Process>,
     pub scratch: Scratch,
 }
@@ -130,7 +133,7 @@ impl Site {
         let id: TenantId = database.name().parse().unwrap();
         let log = LogReader::new(pool(servers.redis_url().as_str(), 4, UNHURRIED).unwrap(), &id);
         let web = WebUser::log_in(&api_url, WEB_USER, PASSWORD).await;
-        Site { database, log, web, api_url, port, admin_port, _ingester: ingester, replicas, scratch }
+        Site { database, log, web, api_url, port, admin_port, ingester, ingester_port, replicas, scratch }
     }
 
     /// Starts a replica again that has ended, and waits until it serves.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 pub struct WebUser {
     client: Client,
     base: String,
-    token: String,
+    pub token: String,
     pub id: UserId,
 }
 

@@ -22,7 +22,9 @@ use crate::{shape::ACCOUNTS, site::PATIENCE};
 pub struct Shared {
     /// Nobody waits for the disk: a crash takes the newest commits.
     pub careless: AtomicBool,
-    /// Transactions that were acknowledged while nobody waited for the disk.
+    /// Everybody waits for the disk, and for standbys.
+    pub careful: AtomicBool,
+    /// Transactions that were acknowledged while all were careless, or all careful.
     pub acknowledged: Mutex<Vec<Uuid>>,
     pub committed: AtomicU64,
     pub refused: AtomicU64,
@@ -61,8 +63,10 @@ impl Writer {
     }
 
     async fn transaction(&mut self, client: &Client) -> Result<(), Error> {
-        let careless = self.shared.careless.load(Ordering::Relaxed);
-        let commit = if careless || self.number.is_multiple_of(2) { "off" } else { "on" };
+        let [careless, careful] =
+            [&self.shared.careless, &self.shared.careful].map(|all| all.load(Ordering::Relaxed));
+        let is_off = careless || (!careful && self.number.is_multiple_of(2));
+        let commit = if is_off { "off" } else { "on" };
         client.batch_execute(&format!("BEGIN; SET LOCAL synchronous_commit = {commit}")).await?;
         let statements = self.rng.random_range(1..5);
         for _ in 0..statements {
@@ -77,11 +81,11 @@ impl Writer {
             return client.batch_execute("ROLLBACK").await;
         }
         let token = Uuid::from_u128(self.rng.random());
-        if careless {
+        if careless || careful {
             client.execute("INSERT INTO ledger.careless VALUES ($1)", &[&token]).await?;
         }
         client.batch_execute("COMMIT").await?;
-        if careless {
+        if careless || careful {
             self.shared.acknowledged.lock().unwrap().push(token);
         }
         Ok(())

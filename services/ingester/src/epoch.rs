@@ -38,7 +38,11 @@ pub enum Reason {
     /// The database and the log name different epochs: one of them was restored, or an opening was cut short.
     NotRegistered,
     OtherSystem,
-    TimelineForked,
+    /// The server's history does not hold all of the log's.
+    TimelineForked {
+        log: u32,
+        server: u32,
+    },
     /// PostgreSQL has forgotten WAL that the log no longer has.
     LogBehindSlot,
     /// The server lacks WAL that the log has.
@@ -78,6 +82,20 @@ impl Reason {
     pub fn describe(&self) -> (&'static str, String) {
         let (word, sentence) = match self {
             Reason::NewSlot(why) => return ("new_slot", format!("the replication slot was created ({why})")),
+            Reason::TimelineForked { log, server } => {
+                let why = match server < log {
+                    true => "a former primary is back, or an older backup was restored",
+                    false => {
+                        "a standby was promoted that lacked some of it, or PostgreSQL was recovered to an earlier point"
+                    }
+                };
+                return (
+                    "timeline_forked",
+                    format!(
+                        "the server is on timeline {server}, which left what the log has of timeline {log}: {why}"
+                    ),
+                );
+            }
             Reason::Broken(why) => return ("broken", format!("the log could not be continued: {why}")),
             Reason::GapUnknown(why) => {
                 return (
@@ -88,10 +106,12 @@ impl Reason {
             Reason::LogMissing => ("log_missing", "Redis has no log for this tenant"),
             Reason::NotRegistered => ("not_registered", "database and log name different epochs"),
             Reason::OtherSystem => ("other_system", "the database lives in another PostgreSQL cluster now"),
-            Reason::TimelineForked => ("timeline_forked", "PostgreSQL was recovered to an earlier point"),
             Reason::LogBehindSlot => ("log_behind_slot", "Redis lost changes that PostgreSQL no longer has"),
             Reason::ServerBehindLog => ("server_behind_log", "PostgreSQL lost changes that the log has"),
-            Reason::HeartbeatLost => ("heartbeat_lost", "PostgreSQL's disk went back to an earlier state"),
+            Reason::HeartbeatLost => (
+                "heartbeat_lost",
+                "the server lacks the log's newest heartbeat: its disk went back, or another copy took its place",
+            ),
             Reason::CommitsLost => ("commits_lost", "the commit log ends below its watermark"),
             Reason::TablesChanged => ("tables_changed", "a synced table or the publication was altered"),
             Reason::RulesChanged => ("rules_changed", "sync.tables changed what devices see"),
@@ -100,10 +120,24 @@ impl Reason {
     }
 }
 
+/// What became of the server since the log was last read from it, as the end of a sentence.
+fn moved(found: &Evidence<'_>) -> String {
+    match found.log {
+        Some(log) if log.system != found.system => {
+            "; it is another PostgreSQL cluster than the log's".to_owned()
+        }
+        Some(log) if log.timeline != found.timeline => format!(
+            "; the server was promoted or recovered: it is on timeline {}, the log on {}",
+            found.timeline, log.timeline
+        ),
+        _ => String::new(),
+    }
+}
+
 /// Decides whether the log goes on; `None` means that it does.
 pub fn verdict(found: &Evidence<'_>) -> Option<Reason> {
     if let Some(why) = found.new_slot {
-        return Some(Reason::NewSlot(why.to_owned()));
+        return Some(Reason::NewSlot(format!("{why}{}", moved(found))));
     }
     let Some(log) = found.log else {
         return Some(Reason::LogMissing);
@@ -115,7 +149,7 @@ pub fn verdict(found: &Evidence<'_>) -> Option<Reason> {
     [
         (found.registered != Some(log.epoch), Reason::NotRegistered),
         (log.system != found.system, Reason::OtherSystem),
-        (forked, Reason::TimelineForked),
+        (forked, Reason::TimelineForked { log: log.timeline, server: found.timeline }),
         (log.watermark.end < found.confirmed, Reason::LogBehindSlot),
         (lacks(found.flushed), Reason::ServerBehindLog),
         (log.heartbeat.is_some() && !found.heartbeat_found, Reason::HeartbeatLost),
@@ -188,6 +222,8 @@ mod tests {
     #[test]
     fn each_break_of_history_opens_an_epoch() {
         assert_eq!(judged(|_, f| f.new_slot = Some("lost")), Some(Reason::NewSlot("lost".into())));
+        let lost = judged(|_, f| (f.new_slot, f.timeline) = (Some("lost"), 2)).unwrap().describe().1;
+        assert!(lost.contains("lost") && lost.contains("timeline 2"), "{lost}");
         assert_eq!(judged(|_, f| f.registered = Some(Epoch::from_random(9))), Some(Reason::NotRegistered));
         assert_eq!(judged(|_, f| f.registered = None), Some(Reason::NotRegistered));
         assert_eq!(judged(|_, f| f.system = "other"), Some(Reason::OtherSystem));
@@ -212,9 +248,21 @@ mod tests {
         };
         assert_eq!(promoted(Some(221)), None);
         // The watermark is reached, but a stored commit above it is not: it never happened.
-        assert_eq!(promoted(Some(220)), Some(Reason::TimelineForked));
-        assert_eq!(promoted(Some(209)), Some(Reason::TimelineForked));
-        assert_eq!(promoted(None), Some(Reason::TimelineForked));
+        let forked = Some(Reason::TimelineForked { log: 1, server: 2 });
+        assert_eq!(promoted(Some(220)), forked);
+        assert_eq!(promoted(Some(209)), forked);
+        assert_eq!(promoted(None), forked);
+    }
+
+    #[test]
+    fn a_former_primary_is_told_from_a_promoted_standby() {
+        let back = judged(|log, found| {
+            (log.timeline, found.timeline) = (3, 2);
+            found.left_log_timeline = None;
+        });
+        let (word, sentence) = back.unwrap().describe();
+        assert_eq!(word, "timeline_forked");
+        assert!(sentence.contains("timeline 2") && sentence.contains("former primary"), "{sentence}");
     }
 
     #[test]

@@ -68,7 +68,8 @@ impl Health {
             let seconds = self.patience.as_secs();
             let reason = format!(
                 "devices get nothing new: no commit became visible for {seconds} s; \
-                 look for a missing synchronous standby or a locked heartbeat table"
+                 look for a missing synchronous standby, one of synchronized_standby_slots that is away, or a locked \
+                 heartbeat table"
             );
             tracing::warn!(tenant = self.component, reason, "the watermark stands still");
             self.readiness.not_ready(&self.component, reason);

@@ -10,6 +10,13 @@ pub async fn beat(client: &Client, oldest: i64) -> Result<(), tokio_postgres::Er
     client.execute(insert, &[&oldest, &rand::random::<i64>()]).await.map(drop)
 }
 
+/// Writes a row and says which: once this returns, it is on the server's disk.
+pub async fn first(client: &Client) -> Result<Heartbeat, tokio_postgres::Error> {
+    let insert = "INSERT INTO posduif_engine.heartbeat (nonce) VALUES ($1) RETURNING sequence, nonce";
+    let row = client.query_one(insert, &[&rand::random::<i64>()]).await?;
+    Ok(Heartbeat { sequence: row.get(0), nonce: row.get(1) })
+}
+
 /// PostgreSQL's clock, in its own scale of microseconds since 2000-01-01 00:00 UTC.
 pub const CLOCK: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint - 946684800000000";
 

@@ -23,6 +23,7 @@ pub mod retention;
 
 pub mod capture;
 pub mod heartbeat;
+pub mod lease;
 pub mod link;
 pub mod webhook;
 
@@ -32,6 +33,7 @@ pub mod guard;
 pub mod lookout;
 pub mod pipeline;
 pub mod polling;
+pub mod primary;
 pub mod proof;
 pub mod upkeep;
 pub mod watch;
@@ -40,8 +42,8 @@ pub mod session;
 pub mod standing;
 pub mod tenant;
 
+pub mod fleet;
 pub mod orphans;
-pub mod roll;
 
 use std::path::Path;
 
@@ -54,7 +56,14 @@ use posduif_runtime::{
     reload::Reload,
 };
 
-use crate::{metrics::IngesterMetrics, orphans::Orphans, session::Session, webhook::Webhook};
+use crate::{
+    fleet::{Fleet, Identity},
+    lease::Lease,
+    metrics::IngesterMetrics,
+    orphans::Orphans,
+    session::Session,
+    webhook::Webhook,
+};
 
 /// Starts what follows the tenants of the configuration, which was read from the file at `path`, and the admin port; all ends
 /// with the lifecycle.
@@ -77,18 +86,21 @@ pub fn start(config: &Config, path: &Path, lifecycle: &Lifecycle) -> anyhow::Res
     lifecycle.spawn("orphan slots", orphans.watch(shutdown()));
     let refused = counted.configuration_refused.clone();
     lifecycle.spawn("configuration", reload.run(readiness.clone(), refused, shutdown()));
-    let (settings, state) = (config.clone(), readiness.clone());
-    let session = move |tenant: &TenantConfig| Session {
+    let identity = Identity::new(listener.local_addr()?);
+    let (settings, state, numbers) = (config.clone(), readiness.clone(), counted.clone());
+    let session = Box::new(move |tenant: &TenantConfig, lease: Lease| Session {
         tenant: tenant.clone(),
         redis: settings.redis.clone(),
         wal: settings.sync.wal.clone(),
         retention: settings.sync.retention.clone(),
         rules: rules.clone(),
         webhook: webhook.clone(),
-        metrics: counted.clone(),
+        metrics: numbers.clone(),
         readiness: state.clone(),
-    };
-    lifecycle.spawn("tenants", roll::call(tenants, session, shutdown()));
+        lease,
+    });
+    let fleet = Fleet::new(tenants, identity, config.redis.clone(), session, counted, readiness.clone());
+    lifecycle.spawn("tenants", fleet.run(shutdown()));
     let until = shutdown();
     lifecycle
         .spawn("admin port", async move { Ok(admin::serve(listener, readiness, metrics, until).await?) });

@@ -2,8 +2,10 @@
 
 mod course;
 mod end;
+mod eviction;
 mod follow;
 mod poll;
+mod promotion;
 mod takeover;
 
 pub use end::SessionError;
@@ -22,9 +24,10 @@ use tokio_postgres::Client;
 
 use crate::{
     guard::APPLICATION,
+    lease::Lease,
     link::{self, Surroundings},
     metrics::IngesterMetrics,
-    standing,
+    primary, standing,
     wal::ReplicationConnection,
     webhook::Webhook,
 };
@@ -43,6 +46,8 @@ pub struct Session {
     pub metrics: IngesterMetrics,
     /// Where the tenant says whether it is ready, under its id.
     pub readiness: Readiness,
+    /// Without it the session ends no other ingester's.
+    pub lease: Lease,
 }
 
 /// The longest a question to PostgreSQL may take that should be answered at once.
@@ -72,6 +77,7 @@ impl Session {
     async fn work(&self) -> Result<(), SessionError> {
         let mut parts: JoinSet<Result<(), SessionError>> = JoinSet::new();
         let sql = self.sql(&mut parts).await?;
+        primary::check(&sql).await?;
         standing::check(&sql, &self.tenant.id).await?;
         let course = tokio::select! {
             course = course::choose(self, &sql) => course?,

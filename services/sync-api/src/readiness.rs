@@ -53,6 +53,9 @@ async fn look(app: &App, tenant: &Tenant) -> Findings {
     let silent = || format!("no answer within {} s", PATIENCE.as_secs());
     let (tables, state) =
         futures::join!(timeout(PATIENCE, tables(app, tenant)), timeout(PATIENCE, tenant.log.state()));
+    if let Ok(Ok(Some(state))) = &state {
+        tenant.database.follow(state);
+    }
     let (postgres, tables) = match tables {
         Ok(Ok(misfit)) => (None, misfit),
         Ok(Err(error)) => (Some(error.to_string()), None),

@@ -136,6 +136,13 @@ impl Keys {
     }
 }
 
+/// Of the ingesters together. Hashes: `members` (id, until when it is believed to live, in milliseconds since 1970), `facts`
+/// (id, what it says of itself), `leases` (tenant, id of who works for it) and `clock` (when somebody asked, and when something
+/// changed). No tenant can be called `@`.
+pub fn fleet(part: &str) -> String {
+    format!("posduif:{{@}}:fleet:{part}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

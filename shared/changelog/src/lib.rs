@@ -15,6 +15,7 @@ pub mod device_auth;
 pub mod durability;
 pub mod entry;
 pub mod error;
+pub mod fleet;
 pub mod fold;
 pub mod key;
 mod lease;

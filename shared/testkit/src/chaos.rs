@@ -1,8 +1,8 @@
 //! Bytes between a client and a server in, the same bytes out until a test cuts or stalls them.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,6 +20,8 @@ const UNLIMITED: u64 = u64::MAX;
 
 /// What all connections look at.
 struct Faults {
+    /// Where new connections lead.
+    server: Mutex<SocketAddr>,
     /// Goes up by one for each cut; a connection that sees it change ends.
     cuts: watch::Sender<u64>,
     black_hole: watch::Sender<bool>,
@@ -64,18 +66,24 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("listening");
         let address = listener.local_addr().expect("the proxy's address");
         let faults = Arc::new(Faults {
+            server: Mutex::new(server),
             cuts: watch::Sender::new(0),
             black_hole: watch::Sender::new(false),
             left_to_server: AtomicU64::new(UNLIMITED),
             left_to_client: AtomicU64::new(UNLIMITED),
         });
-        let listening = tokio::spawn(listen(listener, server, faults.clone())).abort_handle();
+        let listening = tokio::spawn(listen(listener, faults.clone())).abort_handle();
         Self { address, faults, listening }
     }
 
     /// Where clients connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// From now on new connections are forwarded to another server; those that are open stay where they are.
+    pub fn point_to(&self, server: SocketAddr) {
+        *self.faults.server.lock().expect("nobody panics while holding it") = server;
     }
 
     /// Closes all connections; new ones are forwarded.
@@ -105,17 +113,18 @@ impl Drop for Proxy {
     }
 }
 
-async fn listen(listener: TcpListener, server: SocketAddr, faults: Arc<Faults>) {
+async fn listen(listener: TcpListener, faults: Arc<Faults>) {
     // Ends its connections when this task is aborted.
     let mut connections = JoinSet::new();
     loop {
         let Ok((client, _)) = listener.accept().await else { return };
         while connections.try_join_next().is_some() {}
-        connections.spawn(forward(client, server, faults.clone()));
+        connections.spawn(forward(client, faults.clone()));
     }
 }
 
-async fn forward(client: TcpStream, server: SocketAddr, faults: Arc<Faults>) {
+async fn forward(client: TcpStream, faults: Arc<Faults>) {
+    let server = *faults.server.lock().expect("nobody panics while holding it");
     let mut cuts = faults.cuts.subscribe();
     let connected = async {
         let server = TcpStream::connect(server).await.ok()?;

@@ -6,17 +6,22 @@ mod eventually;
 pub mod logs;
 mod scratch;
 
+pub mod chaos;
 mod servers;
+
+mod backup;
+mod standby;
 
 mod database;
 
 pub mod binaries;
-pub mod chaos;
 mod process;
 
+pub use backup::{Backup, start_archive};
 pub use database::Database;
 pub use eventually::{eventually, eventually_true};
 pub use posduif_provision::shipped::{ADMIN, API, INGESTER, TOOL};
 pub use process::Process;
 pub use scratch::Scratch;
-pub use servers::Servers;
+pub use servers::{Servers, session};
+pub use standby::Standby;

@@ -1,6 +1,6 @@
 //! The first test of a process in, one PostgreSQL and one Redis for all its tests out.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use posduif_provision::{
@@ -10,6 +10,7 @@ use posduif_provision::{
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
+use crate::chaos::Proxy;
 use crate::scratch::Scratch;
 
 /// The user of Redis that tests are themselves, to look at everything and to do harm.
@@ -32,7 +33,9 @@ fn redis_users() -> RedisUsers {
 pub struct Servers {
     postgres: Postgres,
     redis: Redis,
-    _scratch: Scratch,
+    /// Where PostgreSQL is reached, if not at its own port.
+    address: Option<Proxy>,
+    pub(crate) scratch: Scratch,
 }
 
 impl Servers {
@@ -52,11 +55,36 @@ impl Servers {
         Self::start(true).await
     }
 
+    /// [`Servers::private`] whose PostgreSQL is reached at one address, also once another server has taken its place.
+    pub async fn movable() -> Self {
+        let mut servers = Self::start(false).await;
+        servers.address = Some(Proxy::start(at(&servers.postgres)).await);
+        servers
+    }
+
+    /// Puts another server in the place of PostgreSQL; gives the former one, which may run on. Connections that are open stay
+    /// with it.
+    pub fn move_to(&mut self, postgres: Postgres) -> Postgres {
+        self.address().point_to(at(&postgres));
+        std::mem::replace(&mut self.postgres, postgres)
+    }
+
+    /// The address of [`Servers::movable`]. A fail-over cuts its connections, or leaves some to the former server.
+    pub fn address(&self) -> &Proxy {
+        self.address.as_ref().expect("these servers have no address that moves")
+    }
+
+    /// What every PostgreSQL of the tests is set to.
+    pub(crate) fn options(scratch: &Scratch, name: &str) -> PostgresOptions {
+        let mut options = PostgresOptions::new(scratch.join(name), password("postgres"));
+        options.settings.push(("max_prepared_transactions".to_owned(), "8".to_owned()));
+        options
+    }
+
     async fn start(durable: bool) -> Self {
         let scratch = Scratch::new();
-        let mut postgres = PostgresOptions::new(scratch.join("postgres"), password("postgres"));
+        let mut postgres = Self::options(&scratch, "postgres");
         postgres.durable = durable;
-        postgres.settings.push(("max_prepared_transactions".to_owned(), "8".to_owned()));
         let mut redis = RedisOptions::new(scratch.join("redis"));
         redis.users = Some(redis_users());
         redis.settings.push(("enable-debug-command".to_owned(), "local".to_owned()));
@@ -64,7 +92,8 @@ impl Servers {
         let servers = Self {
             postgres: postgres.unwrap_or_else(|error| panic!("{error}")),
             redis: redis.unwrap_or_else(|error| panic!("{error}")),
-            _scratch: scratch,
+            address: None,
+            scratch,
         };
         servers.make_roles().await;
         servers
@@ -135,17 +164,33 @@ impl Servers {
 
     /// The superuser's address of a database: for what a test does to the server, and nothing that Posduif does.
     pub fn superuser_url(&self, database: &str) -> String {
-        self.postgres.url(database)
+        let own = format!("@127.0.0.1:{}/", self.postgres.port());
+        self.postgres.url(database).replace(&own, &format!("@127.0.0.1:{}/", self.port()))
     }
 
     fn url_of(&self, role: &str, database: &str) -> String {
-        format!("postgres://{role}:{}@127.0.0.1:{}/{database}", password(role), self.postgres.port())
+        format!("postgres://{role}:{}@127.0.0.1:{}/{database}", password(role), self.port())
+    }
+
+    /// Where clients find PostgreSQL.
+    fn port(&self) -> u16 {
+        self.address.as_ref().map_or(self.postgres.port(), |address| address.address().port())
     }
 
     /// A superuser's session in the database `postgres`.
     pub async fn superuser(&self) -> Client {
         connect(&self.superuser_url("postgres")).await
     }
+}
+
+/// A superuser's session at one server, whatever is reached at the address of [`Servers`].
+pub async fn session(postgres: &Postgres, database: &str) -> Client {
+    connect(&postgres.url(database)).await
+}
+
+/// Where a server listens.
+pub(crate) fn at(postgres: &Postgres) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, postgres.port()).into()
 }
 
 /// Opens a session; its connection runs as a task of the calling test and ends with the client.

@@ -19,6 +19,13 @@ pub const TRIMMED: &str = "posduif_ingester_trimmed_entries_total";
 pub const COMPACTED: &str = "posduif_ingester_compacted_entries_total";
 pub const ROWS_LEFT_OUT: &str = "posduif_ingester_rows_left_out_total";
 
+pub const EVICTIONS: &str = "posduif_ingester_walsenders_ended_total";
+
+pub const MEMBERS: &str = "posduif_ingester_members";
+pub const KNOWN: &str = "posduif_ingester_known_tenants";
+pub const HELD: &str = "posduif_ingester_held_tenants";
+pub const UNHELD: &str = "posduif_ingester_unheld_tenants";
+
 pub const CONFIGURATION_REFUSED: &str = "posduif_ingester_configuration_refused";
 pub const ORPHAN_SLOT: &str = "posduif_ingester_orphan_slot_retained_bytes";
 
@@ -47,7 +54,7 @@ pub const SLOT_STATUS: &str = "posduif_ingester_slot_wal_status";
 pub const WEBHOOK_LAG: &str = "posduif_ingester_webhook_lag_seconds";
 
 /// All of them, for tests that compare alerts and documents with the code.
-pub const ALL: [&str; 40] = [
+pub const ALL: [&str; 45] = [
     BUILD,
     COMMITS,
     CHANGES,
@@ -66,6 +73,11 @@ pub const ALL: [&str; 40] = [
     TRIMMED,
     COMPACTED,
     ROWS_LEFT_OUT,
+    EVICTIONS,
+    MEMBERS,
+    KNOWN,
+    HELD,
+    UNHELD,
     CONFIGURATION_REFUSED,
     ORPHAN_SLOT,
     WEBHOOK_DELIVERED,

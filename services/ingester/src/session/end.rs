@@ -12,7 +12,8 @@ use tokio::{
 use super::PATIENCE;
 use crate::{
     catalog::CatalogError, gate::GateError, guard::GuardError, lookout::LookoutError,
-    pipeline::PipelineError, polling::PollError, standing::Order, visibility::InvalidSnapshot, wal::WalError,
+    pipeline::PipelineError, polling::PollError, primary::PrimaryError, standing::Order,
+    visibility::InvalidSnapshot, wal::WalError,
 };
 
 /// How long the real reason of an end may come after its consequences.
@@ -41,6 +42,8 @@ pub enum SessionError {
     Guard(#[from] GuardError),
     #[error(transparent)]
     Lookout(#[from] LookoutError),
+    #[error(transparent)]
+    Primary(#[from] PrimaryError),
     #[error("replication slot {0} belongs to another database or plugin; set sync.wal.slot_name")]
     ForeignSlot(String),
     #[error(
@@ -102,6 +105,8 @@ impl SessionError {
     pub fn word(&self) -> &'static str {
         match self {
             SessionError::Connect(_) | SessionError::Tls(_) | SessionError::Postgres(_) => "postgres",
+            SessionError::Primary(PrimaryError::Postgres(_)) => "postgres",
+            SessionError::Primary(PrimaryError::Standby) => "standby",
             SessionError::Silent | SessionError::Closed => "postgres",
             SessionError::Catalog(_) => "tables",
             SessionError::Lookout(error) | SessionError::Pipeline(PipelineError::Lookout(error)) => {

@@ -16,8 +16,10 @@ use tokio_postgres::Client;
 
 use super::{
     PATIENCE, RETRY, SHORTLY, Session, SessionError, end,
+    eviction::{self, Hold},
     follow::unpublished,
-    takeover::{Found, Opening, check_recreations, claim, judge, open_epoch, readable},
+    promotion,
+    takeover::{Found, Opening, check_recreations, claim, judge, open_epoch, readable, within},
 };
 use crate::{
     appender::Appender,
@@ -131,10 +133,11 @@ async fn begin(
     watching: Arc<Client>,
 ) -> Result<(Poller, Keeper, Ends), SessionError> {
     let tenant = session.tenant.id.to_string();
+    eviction::free(session, &sql, Hold::Lock(LOCK)).await?;
     if let Some(holder) = lock(&sql).await? {
         return Err(SessionError::LockTaken(holder));
     }
-    let system = system(&sql).await?;
+    let mut system = system(&sql).await?;
     let holds = async { Ok(()) };
     let (token, mut writer) = claim(session, &sql, holds).await?;
     durability::concerns(writer.connection()).await?;
@@ -153,6 +156,9 @@ async fn begin(
         log => log?,
     };
     let catalog = Catalog::load(&sql, &session.rules, &session.wal.publication, Source::Polling).await?;
+    if log.as_ref().is_some_and(|log| log.timeline != system.timeline) {
+        system.left = history(session, &sql, &system).await?;
+    }
     let found =
         Found { system: &system, new_slot: None, confirmed: Lsn::ZERO, log: log.as_ref(), catalog: &catalog };
     let mut reason = judge(session, &sql, &mut writer, &found).await?;
@@ -161,13 +167,10 @@ async fn begin(
         reason = gap(session, &sql, &mut writer, log).await?;
     }
     let state = match (reason, state.take()) {
-        (None, Some(mut log)) => {
-            if log.timeline != system.timeline {
-                log.timeline = system.timeline;
-                writer.open(&log).await?;
-            }
-            log
+        (None, Some(log)) if log.timeline != system.timeline => {
+            promotion::follow(&sql, &mut writer, log, system.timeline).await?
         }
+        (None, Some(log)) => log,
         (reason, _) => {
             let opening = Opening { token, system: &system, catalog: &catalog, source: Source::Polling };
             let reason = reason.unwrap_or(Reason::LogMissing);
@@ -261,7 +264,27 @@ async fn system(sql: &Client) -> Result<System, SessionError> {
                  FROM pg_control_system()";
     let row = sql.query_one(ask, &[]).await?;
     let timeline = u32::from_str_radix(row.get(1), 16).map_err(|_| SessionError::Closed)?;
-    Ok(System { identifier: row.get(0), timeline })
+    Ok(System { identifier: row.get(0), timeline, left: Vec::new() })
+}
+
+/// Where the server left earlier timelines, which only a replication connection can ask; where none is allowed, nobody knows.
+async fn history(session: &Session, sql: &Client, system: &System) -> Result<Vec<(u32, Lsn)>, SessionError> {
+    let senders: String = sql.query_one("SHOW max_wal_senders", &[]).await?.get(0);
+    if senders == "0" {
+        return Ok(Vec::new());
+    }
+    let mut replication = match session.replication().await {
+        Err(SessionError::Wal(error)) if matches!(error.code(), Some("28000" | "42501")) => {
+            return Ok(Vec::new());
+        }
+        replication => replication?,
+    };
+    let asked = within(replication.identify_system()).await?;
+    // The address may have led to another server.
+    match (&asked.identifier, asked.timeline) == (&system.identifier, system.timeline) {
+        true => Ok(asked.left),
+        false => Err(SessionError::Closed),
+    }
 }
 
 /// Takes the lock of whoever polls; else gives who has it.

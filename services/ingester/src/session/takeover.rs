@@ -7,7 +7,11 @@ use posduif_model::{Epoch, Lsn, Source};
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
-use super::{PATIENCE, Session, SessionError};
+use super::{
+    PATIENCE, Session, SessionError,
+    eviction::{self, Hold},
+    promotion,
+};
 use crate::{
     capture,
     catalog::Catalog,
@@ -40,6 +44,7 @@ pub async fn take_over(session: &Session, sql: &Client) -> Result<Taken, Session
     let name = session.wal.slot_name(session.tenant.url.database());
     let mut replication = session.replication().await?;
     let system = within(replication.identify_system()).await?;
+    eviction::free(session, sql, Hold::Slot(&name)).await?;
     let new_slot = ensure_slot(session, sql, &mut replication, &name).await?;
     let guard = Guard { slot: name.clone(), walsender: replication.pid() };
     let halves = within(replication.start(&name, &session.wal.publication)).await?;
@@ -64,13 +69,10 @@ pub async fn take_over(session: &Session, sql: &Client) -> Result<Taken, Session
     let found = Found { system: &system, new_slot, confirmed, log: log.as_ref(), catalog: &catalog };
     let reason = judge(session, sql, &mut writer, &found).await?;
     let state = match (reason, log) {
-        (None, Some(mut log)) => {
-            if log.timeline != system.timeline {
-                log.timeline = system.timeline;
-                writer.open(&log).await?;
-            }
-            log
+        (None, Some(log)) if log.timeline != system.timeline => {
+            promotion::follow(sql, &mut writer, log, system.timeline).await?
         }
+        (None, Some(log)) => log,
         (reason, _) => {
             let opening = Opening { token, system: &system, catalog: &catalog, source: Source::Wal };
             open_epoch(session, sql, &mut writer, &opening, &reason.unwrap_or(Reason::LogMissing)).await?
@@ -214,21 +216,17 @@ pub(super) async fn judge(
     let follows = |earlier: Storage| found.catalog.storage().follows(&earlier).is_ok();
     // Asked now and not before the slot was held: a predecessor may have moved the log on until then.
     let flushed = flushed(sql).await?;
-    let (mut newest_commit, mut heartbeat_found, mut left_log_timeline) = (None, true, None);
+    let (mut newest_commit, mut heartbeat_found) = (None, true);
     if let Some(log) = found.log {
         newest_commit = writer.newest_commit(&log.epoch).await?.map(|record| record.commit);
         if let Some(beat) = log.heartbeat {
             heartbeat_found = heartbeat::exists(sql, beat).await?;
         }
-        if log.timeline != found.system.timeline {
-            let mut history = session.replication().await?;
-            left_log_timeline = history.left_timeline(found.system.timeline, log.timeline).await?;
-        }
     }
     Ok(verdict(&Evidence {
         system: &found.system.identifier,
         timeline: found.system.timeline,
-        left_log_timeline,
+        left_log_timeline: found.log.and_then(|log| found.system.left_timeline(log.timeline)),
         flushed,
         new_slot: found.new_slot.as_deref(),
         confirmed: found.confirmed,

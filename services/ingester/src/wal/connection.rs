@@ -27,6 +27,15 @@ pub struct System {
     /// The cluster's identifier, the same on a primary and its standbys.
     pub identifier: String,
     pub timeline: u32,
+    /// Earlier timelines of its history, and where it left each.
+    pub left: Vec<(u32, Lsn)>,
+}
+
+impl System {
+    /// Where the server's history left a timeline, `None` when it never was on it, or does not know.
+    pub fn left_timeline(&self, ancestor: u32) -> Option<Lsn> {
+        self.left.iter().find_map(|(timeline, left)| (*timeline == ancestor).then_some(*left))
+    }
 }
 
 /// How a command ended.
@@ -53,23 +62,37 @@ impl ReplicationConnection {
         self.pid
     }
 
+    /// Who the server is, and all of its history that it knows: asked on this connection, because another one may lead to
+    /// another server.
     pub async fn identify_system(&mut self) -> Result<System, WalError> {
         let rows = self.rows("IDENTIFY_SYSTEM").await?;
         let field = |index: usize| rows.first().and_then(|row| row.get(index)?.as_deref());
-        let system = || Some(System { identifier: field(0)?.to_owned(), timeline: field(1)?.parse().ok()? });
-        system().ok_or(WalError::Protocol("an answer to IDENTIFY_SYSTEM without its fields"))
+        let system = || Some((field(0)?.to_owned(), field(1)?.parse().ok()?));
+        let (identifier, timeline) =
+            system().ok_or(WalError::Protocol("an answer to IDENTIFY_SYSTEM without its fields"))?;
+        let left = self.history(timeline).await?;
+        Ok(System { identifier, timeline, left })
     }
 
-    /// Where the server's history left the timeline `ancestor`, `None` when it never was on it.
-    pub async fn left_timeline(&mut self, current: u32, ancestor: u32) -> Result<Option<Lsn>, WalError> {
-        let rows = self.rows(&format!("TIMELINE_HISTORY {current}")).await?;
+    /// Where the server left earlier timelines. The first timeline has no history, and a server that lost the file of its own
+    /// knows none.
+    async fn history(&mut self, timeline: u32) -> Result<Vec<(u32, Lsn)>, WalError> {
+        if timeline <= 1 {
+            return Ok(Vec::new());
+        }
+        let rows = match self.rows(&format!("TIMELINE_HISTORY {timeline}")).await {
+            Err(WalError::Server { code, message }) => {
+                tracing::warn!(timeline, code, message, "PostgreSQL does not know where its timeline began");
+                Vec::new()
+            }
+            rows => rows?,
+        };
         let content = rows.first().and_then(|row| row.get(1)?.as_deref()).unwrap_or_default();
-        Ok(content.lines().find_map(|line| {
+        let switch = |line: &str| {
             let mut fields = line.split_whitespace();
-            let timeline: u32 = fields.next()?.parse().ok()?;
-            let switched = fields.next()?.parse().ok()?;
-            (timeline == ancestor).then_some(switched)
-        }))
+            Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+        };
+        Ok(content.lines().filter_map(switch).collect())
     }
 
     /// Creates the slot; waits until every transaction that runs now has ended.

@@ -31,7 +31,7 @@ impl Scrape {
 }
 
 /// The endings of names that tell the unit, or that there is none to tell.
-const ENDINGS: [&str; 11] = [
+const ENDINGS: [&str; 13] = [
     "_seconds",
     "_bytes",
     "_total",
@@ -43,6 +43,8 @@ const ENDINGS: [&str; 11] = [
     "_following",
     "_paused",
     "_refused",
+    "_members",
+    "_tenants",
 ];
 
 /// Reads a scrape strictly.

@@ -17,6 +17,8 @@ mod decoder;
 mod documents;
 mod durability;
 mod fencing;
+mod fleet;
+mod leases;
 mod log;
 mod memory;
 mod metrics;

@@ -1,16 +1,18 @@
 //! What an operator says of a tenant: left alone for a while, and for good.
 
-use posduif_ingester::tenant;
+use std::time::Instant;
+
+use posduif_ingester::{lease::Lease, session::Session, tenant};
 use posduif_runtime::readiness::Status;
 use posduif_testkit::{Servers, eventually, eventually_true};
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::fixture::{SOON, Tenant};
 
 /// The tenant's task as the process has it; it ends with the value.
 struct Serving {
-    task: JoinHandle<anyhow::Result<()>>,
+    task: JoinHandle<()>,
     stop: CancellationToken,
 }
 
@@ -22,7 +24,10 @@ impl Drop for Serving {
 
 fn serve(tenant: &Tenant) -> Serving {
     let stop = CancellationToken::new();
-    let task = tokio::spawn(tenant::serve(tenant.session.clone(), stop.clone()));
+    // Nobody else works for it.
+    let (_, until) = watch::channel(Instant::now().checked_add(100 * SOON));
+    let session = Session { lease: Lease::new(until, stop.clone()), ..tenant.session.clone() };
+    let task = tokio::spawn(tenant::serve(session, stop.clone()));
     Serving { task, stop }
 }
 

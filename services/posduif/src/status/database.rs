@@ -10,6 +10,7 @@ use tokio_postgres::{Client, Row};
 use super::{
     orphan,
     report::{DatabaseFacts, Devices, EpochFacts, OrphanSlot, PastEpoch, SlotFacts, Standing},
+    standby,
 };
 use crate::tenant::word::{self, Word};
 
@@ -66,7 +67,9 @@ async fn ask(
             &format!(
                 "SELECT current_setting('server_version'), pg_is_in_recovery(), ({WAL_END})::text,
                         to_regclass('posduif_engine.epoch_history') IS NOT NULL,
-                        EXISTS (SELECT FROM pg_publication WHERE pubname = $1)"
+                        EXISTS (SELECT FROM pg_publication WHERE pubname = $1),
+                        (SELECT system_identifier::text FROM pg_control_system()), {}",
+                standby::TIMELINE
             ),
             &[&question.publication],
         )
@@ -77,6 +80,8 @@ async fn ask(
         wal_end: server.get::<_, Option<String>>(2).unwrap_or_default(),
         migrated: server.get(3),
         publication: server.get(4),
+        system: server.get(5),
+        timeline: server.get(6),
         ..DatabaseFacts::default()
     };
     if facts.migrated {
@@ -97,6 +102,7 @@ async fn ask(
             orphans.push(orphan::of(&slot, row.get(11), orphan::NOT_CONFIGURED));
         }
     }
+    standby::look(client, &mut facts).await?;
     if facts.migrated {
         engine(client, question, &mut facts).await?;
     }
@@ -110,9 +116,9 @@ async fn slots(client: &Client, own: &str) -> Result<Vec<Row>, tokio_postgres::E
                 confirmed_flush_lsn::text, (({WAL_END}) - restart_lsn)::bigint, safe_wal_size,
                 (SELECT nullif(setting::bigint, -1) * 1048576 FROM pg_settings
                   WHERE name = 'max_slot_wal_keep_size'),
-                (SELECT system_identifier::text FROM pg_control_system())
+                (SELECT system_identifier::text FROM pg_control_system()), synced, temporary
            FROM pg_replication_slots
-          WHERE slot_type = 'logical' AND NOT temporary
+          WHERE slot_type = 'logical' AND (synced OR NOT temporary)
             AND (slot_name = $1 OR starts_with(slot_name::text, 'posduif_sync_'))
           ORDER BY slot_name"
     );
@@ -132,6 +138,8 @@ fn slot(row: &Row) -> SlotFacts {
         retained_bytes: row.get(8),
         safe_wal_bytes: row.get(9),
         wal_limit_bytes: row.get(10),
+        synced: row.get(12),
+        temporary: row.get(13),
     }
 }
 

@@ -39,6 +39,7 @@ pub async fn look(reader: &LogReader) -> Result<Looked, Trouble> {
     };
     let survey = reader.survey(&state.epoch).await?;
     let LogState { epoch, watermark, floor, compacted, broken, unready_below, heartbeat, .. } = state;
+    let LogState { system, timeline, .. } = state;
     let facts = LogFacts {
         epoch: epoch.to_string(),
         watermark: watermark.commit.to_string(),
@@ -51,6 +52,8 @@ pub async fn look(reader: &LogReader) -> Result<Looked, Trouble> {
         snapshots_under_way: survey.leases,
         snapshots_wait: unready_below.is_some(),
         broken,
+        system,
+        timeline,
     };
     Ok(Looked { log: Some(Log { facts, end: watermark.end, heartbeat }), concerns })
 }

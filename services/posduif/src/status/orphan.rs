@@ -59,6 +59,8 @@ mod tests {
             wal_status: None,
             invalidation_reason: None,
             failover: false,
+            synced: false,
+            temporary: false,
             confirmed: None,
             retained_bytes: Some(1),
             safe_wal_bytes: None,

@@ -19,6 +19,8 @@ pub struct TenantReport {
     pub verdict: String,
     pub problems: Vec<Note>,
     pub warnings: Vec<Note>,
+    /// The ingester that works for it.
+    pub ingester: Option<String>,
     /// How late devices get changes, by PostgreSQL's clock.
     pub lag_seconds: Option<f64>,
     /// WAL that is flushed and not published.
@@ -38,12 +40,18 @@ pub struct Note {
 pub struct DatabaseFacts {
     pub version: String,
     pub in_recovery: bool,
+    /// Which cluster it is, and on which timeline: another one after each promotion and recovery.
+    pub system: String,
+    pub timeline: i64,
     pub wal_end: String,
     pub migrated: bool,
     pub publication: bool,
     /// What an operator said of the tenant last; absent in a database of an earlier version.
     pub standing: Option<Standing>,
     pub slot: Option<SlotFacts>,
+    /// Names of physical slots for whose standbys logical decoding waits.
+    pub synchronized_standby_slots: Vec<String>,
+    pub standbys: Vec<StandbyFacts>,
     pub epoch: Option<EpochFacts>,
     /// The newest epochs, newest first.
     pub epoch_history: Vec<PastEpoch>,
@@ -71,10 +79,25 @@ pub struct SlotFacts {
     pub wal_status: Option<String>,
     pub invalidation_reason: Option<String>,
     pub failover: bool,
+    /// It came from a primary; only of a standby's own slots this means something.
+    pub synced: bool,
+    /// A standby's copy that is not usable yet.
+    pub temporary: bool,
     pub confirmed: Option<String>,
     pub retained_bytes: Option<i64>,
     pub safe_wal_bytes: Option<i64>,
     pub wal_limit_bytes: Option<i64>,
+}
+
+/// A physical slot: the place that the primary keeps for a standby.
+#[derive(Debug, Serialize)]
+pub struct StandbyFacts {
+    pub slot: String,
+    pub active: bool,
+    /// WAL that the standby has not confirmed.
+    pub behind_bytes: Option<i64>,
+    /// Nothing is decoded that it lacks.
+    pub waited_for: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -100,7 +123,7 @@ pub struct Devices {
     pub seen_last_day: i64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct LogFacts {
     pub epoch: String,
     pub watermark: String,
@@ -113,6 +136,8 @@ pub struct LogFacts {
     pub snapshots_under_way: usize,
     pub snapshots_wait: bool,
     pub broken: Option<String>,
+    pub system: String,
+    pub timeline: u32,
 }
 
 #[derive(Debug, Serialize)]

@@ -4,12 +4,12 @@ use std::fmt::Write;
 
 use super::{
     orphan,
-    report::{Report, TenantReport},
+    report::{DatabaseFacts, Report, StandbyFacts, TenantReport},
 };
 use crate::columns;
 
-const HEAD: [&str; 9] =
-    ["TENANT", "STATE", "LAG", "BEHIND", "SLOT", "WAL KEPT", "WATERMARK", "LOG", "DEVICES"];
+const HEAD: [&str; 10] =
+    ["TENANT", "STATE", "LAG", "BEHIND", "INGESTER", "SLOT", "WAL KEPT", "WATERMARK", "LOG", "DEVICES"];
 
 /// The report for people.
 pub fn render(report: &Report) -> String {
@@ -24,7 +24,7 @@ pub fn render(report: &Report) -> String {
     out
 }
 
-fn row(tenant: &TenantReport) -> [String; 9] {
+fn row(tenant: &TenantReport) -> [String; 10] {
     let (database, log) = (tenant.database.as_ref(), tenant.log.as_ref());
     let slot = database.and_then(|database| database.slot.as_ref());
     let state = match (tenant.ok, tenant.warnings.is_empty()) {
@@ -47,6 +47,7 @@ fn row(tenant: &TenantReport) -> [String; 9] {
         state.to_owned(),
         tenant.lag_seconds.map_or_else(unknown, |seconds| format!("{seconds:.1} s")),
         bytes(tenant.lag_bytes),
+        tenant.ingester.clone().unwrap_or_else(unknown),
         slot_state.map_or_else(unknown, str::to_owned),
         bytes(slot.and_then(|slot| slot.retained_bytes).map(i64::unsigned_abs)),
         log.map_or_else(unknown, |log| log.watermark.clone()),
@@ -63,8 +64,30 @@ fn details(tenant: &TenantReport, out: &mut String) {
     for warning in &tenant.warnings {
         push(out, format_args!("  warning: {}", warning.message));
     }
+    if let Some(database) = &tenant.database {
+        server(database, out);
+    }
     for epoch in tenant.database.iter().flat_map(|database| &database.epoch_history) {
         push(out, format_args!("  epoch of {}: {} ({})", epoch.opened_at, epoch.detail, epoch.reason));
+    }
+}
+
+/// What a fail-over depends on, where there is a standby or was one.
+fn server(database: &DatabaseFacts, out: &mut String) {
+    if database.timeline > 1 || !database.standbys.is_empty() {
+        push(out, format_args!("  PostgreSQL {}, timeline {}", database.version, database.timeline));
+    }
+    for standby in &database.standbys {
+        let StandbyFacts { slot, active, behind_bytes, waited_for } = standby;
+        push(
+            out,
+            format_args!(
+                "  standby slot {slot}: {}, {} behind, {}",
+                if *active { "active" } else { "inactive" },
+                bytes(behind_bytes.map(i64::unsigned_abs)),
+                if *waited_for { "waited for" } else { "not waited for" }
+            ),
+        );
     }
 }
 

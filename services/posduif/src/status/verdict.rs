@@ -7,7 +7,7 @@ use posduif_model::{Lsn, TenantId};
 use posduif_runtime::config::TenantConfig;
 
 use super::{
-    database,
+    database, fail_over,
     log::{Log, Looked, Trouble},
     report::{DatabaseFacts, Note, SlotFacts, Standing, TenantReport},
 };
@@ -26,17 +26,17 @@ pub struct Found {
 const SHARE: i64 = 4;
 
 #[derive(Default)]
-struct Notes {
-    problems: Vec<Note>,
-    warnings: Vec<Note>,
+pub(super) struct Notes {
+    pub problems: Vec<Note>,
+    pub warnings: Vec<Note>,
 }
 
 impl Notes {
-    fn problem(&mut self, code: &'static str, message: impl Into<String>) {
+    pub fn problem(&mut self, code: &'static str, message: impl Into<String>) {
         self.problems.push(Note { code, message: message.into() });
     }
 
-    fn warning(&mut self, code: &'static str, message: impl Into<String>) {
+    pub fn warning(&mut self, code: &'static str, message: impl Into<String>) {
         self.warnings.push(Note { code, message: message.into() });
     }
 }
@@ -68,6 +68,7 @@ pub fn report(tenant: &TenantConfig, found: Found) -> TenantReport {
         Ok(looked) => {
             judge_log(looked, found.database.as_ref().ok(), &mut notes);
             if let (Ok(database), Some(log)) = (&found.database, &looked.log) {
+                fail_over::judge_lineage(database, &log.facts, &mut notes);
                 (lag_seconds, lag_bytes) = lag(database, log);
             }
         }
@@ -90,6 +91,7 @@ pub fn report(tenant: &TenantConfig, found: Found) -> TenantReport {
         verdict: notes.problems.first().map_or_else(|| "ok".to_owned(), |first| first.message.clone()),
         problems: notes.problems,
         warnings: notes.warnings,
+        ingester: None,
         lag_seconds,
         lag_bytes,
         database: found.database.ok(),
@@ -137,8 +139,11 @@ fn judge_database(database: &DatabaseFacts, slot: &str, tenant: &TenantConfig, n
     if database.in_recovery {
         notes.problem(
             "standby",
-            "the tenant's url leads to a standby; name the primary, slots are read there",
+            "the tenant's url leads to a standby; promote it, or name the primary, where slots are read",
         );
+        fail_over::judge_standby(database.slot.as_ref(), slot, notes);
+    } else {
+        fail_over::judge_primary(database, notes);
     }
     if !database.migrated {
         notes.problem(
@@ -149,6 +154,8 @@ fn judge_database(database: &DatabaseFacts, slot: &str, tenant: &TenantConfig, n
         notes.problem("publication_missing", "the publication does not exist; run posduif migrate");
     }
     match &database.slot {
+        // Nobody reads a standby's slots; what matters of them was said.
+        _ if database.in_recovery => {}
         None => notes.problem(
             "slot_missing",
             format!("there is no replication slot {slot} (yet); start posduif-ingester, it creates one"),
@@ -265,6 +272,8 @@ mod tests {
             wal_status: Some("reserved".to_owned()),
             invalidation_reason: None,
             failover: true,
+            synced: false,
+            temporary: false,
             confirmed: None,
             retained_bytes: Some(5),
             safe_wal_bytes: Some(250),

@@ -135,6 +135,7 @@ impl Tail {
                 refuse(joins, "the tenant has no log yet");
                 return Ok(());
             };
+            self.live.tenant.database.follow(&state);
             if state.rules != *self.app.rules.hash() {
                 refuse(joins, "the log is written by other rules than this server's");
                 return Ok(());

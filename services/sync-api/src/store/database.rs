@@ -1,18 +1,23 @@
 //! Work in, its result out, or in time the news that there is none; connections in doubt are not lent again.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use deadpool_postgres::{Client, Object, Pool};
+use posduif_changelog::LogState;
 use tokio::time::timeout;
 
-use super::StoreError;
+use super::{StoreError, lineage::Lineage, wal};
 
 /// One tenant's database.
 #[derive(Clone)]
 pub struct Database {
     pool: Arc<ArcSwap<Pool>>,
     deadline: Duration,
+    lineage: Arc<Lineage>,
 }
 
 /// A connection at work. Dropped with it, by a deadline or by a caller that went away, it leaves the pool: the
@@ -30,12 +35,41 @@ impl Drop for AtWork {
 impl Database {
     /// `deadline` is for one piece of work, the wait for a connection and all commits included.
     pub fn new(pool: Pool, deadline: Duration) -> Self {
-        Database { pool: Arc::new(ArcSwap::from_pointee(pool)), deadline }
+        Database { pool: Arc::new(ArcSwap::from_pointee(pool)), deadline, lineage: Arc::default() }
     }
 
     /// From now on connections come from this pool; those of the earlier one close as their work ends.
     pub fn reach_by(&self, pool: Pool) {
         self.pool.store(Arc::new(pool));
+    }
+
+    /// Takes note of which server the log follows: connections to one that it has left are no longer used.
+    pub fn follow(&self, log: &LogState) {
+        self.lineage.hear(log, Instant::now());
+    }
+
+    /// A connection that leads, as far as this replica knows, to the server that the log follows.
+    async fn lend(&self) -> Result<Client, StoreError> {
+        loop {
+            let pool = self.pool.load_full();
+            let client = pool.get().await?;
+            let metrics = *Object::metrics(&client);
+            if self.lineage.predates(metrics.created) {
+                drop(Object::take(client));
+                continue;
+            }
+            if metrics.recycle_count == 0 {
+                let timeline = wal::timeline(&client).await?;
+                if self.lineage.has_left(timeline) {
+                    drop(Object::take(client));
+                    return Err(StoreError::Unavailable(format!(
+                        "the server at the tenant's url is on timeline {timeline}, which the log has left: it was \
+                         replaced; lead the url to the new primary"
+                    )));
+                }
+            }
+            return Ok(client);
+        }
     }
 
     /// Does the work on a connection of the pool.
@@ -49,9 +83,7 @@ impl Database {
     ) -> Result<T, E> {
         let worked = async {
             let mut at_work = AtWork(None);
-            let pool = self.pool.load_full();
-            let client = pool.get().await.map_err(StoreError::from)?;
-            drop(pool);
+            let client = self.lend().await?;
             let outcome = work(at_work.0.insert(client)).await;
             drop(at_work.0.take());
             outcome

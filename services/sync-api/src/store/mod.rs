@@ -7,6 +7,7 @@ mod database;
 pub mod devices;
 pub mod enrollment_tokens;
 pub mod error;
+mod lineage;
 pub mod messages;
 pub mod presence;
 pub mod row_versions;

@@ -21,16 +21,27 @@ pub async fn emit(client: &impl GenericClient, prefix: &str, content: &str) -> R
     Ok(())
 }
 
-/// Returns once everything that this connection has seen so far is on PostgreSQL's disk.
+/// Returns once everything that this connection has seen so far is on PostgreSQL's disk; says on which timeline that is.
 ///
 /// With `synchronous_commit = off` a row is visible before its commit is flushed, and a crash loses it. A crash also ends
 /// the connection, so what this returns for cannot be lost between the look and the flush.
-pub async fn flush(client: &impl GenericClient) -> Result<(), StoreError> {
+pub async fn flush(client: &impl GenericClient) -> Result<u32, StoreError> {
     let sql = "SELECT CASE WHEN pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()
-                           THEN pg_logical_emit_message(false, $1, '', true) END";
+                           THEN pg_logical_emit_message(false, $1, '', true) END,
+                      (SELECT timeline_id FROM pg_split_walfile_name(pg_walfile_name(pg_current_wal_insert_lsn())))";
     let statement = client.prepare_cached(sql).await?;
-    client.execute(&statement, &[&MARK]).await?;
-    Ok(())
+    number(client.query_one(&statement, &[&MARK]).await?.try_get(1)?)
+}
+
+/// The timeline that the server writes.
+pub async fn timeline(client: &impl GenericClient) -> Result<u32, StoreError> {
+    let sql = "SELECT timeline_id FROM pg_split_walfile_name(pg_walfile_name(pg_current_wal_insert_lsn()))";
+    let statement = client.prepare_cached(sql).await?;
+    number(client.query_one(&statement, &[]).await?.try_get(0)?)
+}
+
+fn number(timeline: i64) -> Result<u32, StoreError> {
+    u32::try_from(timeline).map_err(|error| StoreError::Unexpected(error.to_string()))
 }
 
 /// The end of the WAL: everything committed so far lies before it.

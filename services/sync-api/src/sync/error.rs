@@ -26,3 +26,7 @@ pub enum SyncError {
     #[error(transparent)]
     Log(#[from] LogError),
 }
+
+/// PostgreSQL was asked at a server that the log does not follow, or not yet: what it holds proves nothing.
+pub const OTHER_SERVER: SyncError =
+    SyncError::NotReady("the log follows another PostgreSQL server than the one that was asked");

@@ -14,13 +14,14 @@ use uuid::Uuid;
 use super::{
     SyncError, arrival,
     body::{Body, Tail},
+    error::OTHER_SERVER,
     log_page::{self, Stretch},
     stage::{self, Plan, Replay, Since},
     table_page::{self, Place},
 };
 use crate::{
     app::App,
-    store::{StoreError, messages, wal},
+    store::{messages, wal},
     tenant::Tenant,
 };
 
@@ -63,6 +64,7 @@ const LONGEST_POLL: Duration = Duration::from_millis(100);
 pub async fn next_page(app: &App, reader: &Reader<'_>, since: &Since) -> Result<Answer, SyncError> {
     let (state, confirmed) = reader.tenant.log.look(reader.device).await?;
     let state = state.ok_or(NO_LOG)?;
+    reader.tenant.database.follow(&state);
     let plan = stage::plan(since, &state, app.rules.hash())?;
     let unconfirmed = arrival::confirm(reader, since, &state, confirmed).await?;
     page(app, reader, since, state, plan, unconfirmed).await
@@ -117,11 +119,12 @@ async fn page(
         Plan::Tables { from, part, after } => {
             let _admitted = app.admission.admit(*since == Since::Start).await?;
             reader.tenant.log.lease(&state.epoch, from, reader.device).await?;
-            table_page::read(reader, &app.rules, Place { from, part, after }).await?
+            let place = Place { from, part, after, timeline: state.timeline };
+            table_page::read(reader, &app.rules, place).await?
         }
         Plan::Mark { from } => {
             reader.tenant.log.lease(&state.epoch, from, reader.device).await?;
-            let (state, replay) = caught_up(app, reader, since, from).await?;
+            let (state, replay) = caught_up(app, reader, since, from, state.timeline).await?;
             let stretch = Stretch { after: from, replay: Some(replay), goal: None, unconfirmed: None };
             log_page::read(reader, &state, stretch).await?.ok_or(BEHIND)?
         }
@@ -143,7 +146,9 @@ const LATE: SyncError = SyncError::NotReady("the log has not caught up with the 
 const BEHIND: SyncError = SyncError::NotReady("the log fell behind and is being written again");
 
 async fn state_of(reader: &Reader<'_>) -> Result<LogState, SyncError> {
-    reader.tenant.log.state().await?.ok_or(NO_LOG)
+    let state = reader.tenant.log.state().await?.ok_or(NO_LOG)?;
+    reader.tenant.database.follow(&state);
+    Ok(state)
 }
 
 /// The page of a device that holds all that may be seen: its own cursor, no look at a table or a bucket.
@@ -180,10 +185,11 @@ async fn caught_up(
     reader: &Reader<'_>,
     since: &Since,
     from: Lsn,
+    timeline: u32,
 ) -> Result<(LogState, Replay), SyncError> {
     let deadline = Instant::now() + app.api.snapshot_wait;
     // The mark's commit may have to wait for a standby.
-    let (messages, until) = timeout_at(deadline, mark(app, reader)).await.map_err(|_| LATE)??;
+    let (messages, until) = timeout_at(deadline, mark(app, reader, timeline)).await.map_err(|_| LATE)??;
     let mut pause = FIRST_POLL;
     loop {
         let state = state_of(reader).await?;
@@ -203,12 +209,17 @@ async fn caught_up(
     }
 }
 
-async fn mark(app: &App, reader: &Reader<'_>) -> Result<(Vec<Uuid>, Lsn), SyncError> {
+async fn mark(app: &App, reader: &Reader<'_>, timeline: u32) -> Result<(Vec<Uuid>, Lsn), SyncError> {
     let _admitted = app.admission.admit(false).await?;
     let marked = reader.tenant.database.run(async |client| {
         let messages = messages::pending(client, reader.user).await?;
         wal::emit(client, wal::MARK, "").await?;
-        Ok::<_, StoreError>((messages, wal::insert_lsn(client).await?))
+        let until = wal::insert_lsn(client).await?;
+        // Positions of another server say nothing of the log.
+        match wal::timeline(client).await? == timeline {
+            true => Ok((messages, until)),
+            false => Err(OTHER_SERVER),
+        }
     });
-    Ok(marked.await?)
+    marked.await
 }

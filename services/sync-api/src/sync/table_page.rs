@@ -10,6 +10,7 @@ use tokio_postgres::IsolationLevel;
 
 use super::{
     SyncError,
+    error::OTHER_SERVER,
     filling::Filling,
     incoming::{Page, Reader},
 };
@@ -25,6 +26,8 @@ pub(super) struct Place {
     pub from: Lsn,
     pub part: usize,
     pub after: Option<LastRow>,
+    /// Of the server that the log follows.
+    pub timeline: u32,
 }
 
 /// The parts of a snapshot: each declared table once per bucket that its rows go to.
@@ -57,7 +60,7 @@ async fn page(
     rules: &RuleSet,
     place: Place,
 ) -> Result<Page, SyncError> {
-    let Place { from, part, mut after } = place;
+    let Place { from, part, mut after, timeline } = place;
     let wanted = parts(rules).skip(part).map(|(declaration, _)| &declaration.table);
     let existing = catalogue::existing(client, wanted).await?;
     let transaction = client
@@ -121,7 +124,9 @@ async fn page(
         }
     }
     transaction.commit().await.map_err(StoreError::from)?;
-    wal::flush(client).await?;
+    if wal::flush(client).await? != timeline {
+        return Err(OTHER_SERVER);
+    }
     let (body, left_out) = filling.finish();
     for ((table, reason), rows) in left_out {
         tracing::warn!(

@@ -235,3 +235,33 @@ async fn the_log_is_kept_for_a_snapshot_until_its_last_page() {
         since = page["cursor"].as_str().unwrap().to_owned();
     }
 }
+
+/// As if another server of the same cluster had become the one that the log follows; the API's connections lead to timeline 1.
+async fn log_is_on(api: &Api, timeline: u32) {
+    let keys = posduif_changelog::Keys::new(&api.database.name().parse().unwrap());
+    let mut redis = api.redis().await.get().await.unwrap();
+    let set = redis::cmd("HSET").arg((keys.state(), "timeline", timeline)).to_owned();
+    let () = set.query_async(&mut redis).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_table_is_read_and_no_upload_taken_at_a_server_that_was_replaced() {
+    let api = Api::start().await;
+    let (bob, jwt) = api.web_user("bob").await;
+    let ann = api.phone(&jwt, "ann").await;
+    api.message(bob, ann.user, "read before").await;
+    let message =
+        || json!({ "messages": [{ "id": uuid::Uuid::new_v4(), "recipient_id": bob, "content": "hello" }] });
+    // The server is behind the log's: what it holds and takes, nobody follows.
+    log_is_on(&api, 2).await;
+    assert_eq!(refused(api.incoming(&ann, "start", 100)).await, is(503, "DATABASE_ERROR"));
+    assert_eq!(refused(api.outgoing(&ann, &message())).await, is(503, "DATABASE_ERROR"));
+    // The server is ahead of the log's: it may be written to, but the log cannot be replayed over its tables yet.
+    log_is_on(&api, 0).await;
+    assert_eq!(refused(api.incoming(&ann, "start", 100)).await, is(503, "SYNC_ERROR"));
+    assert_eq!(ok(api.outgoing(&ann, &message())).await["synced_count"], 1);
+    log_is_on(&api, 1).await;
+    let page = ok(api.incoming(&ann, "start", 100)).await;
+    assert_eq!(page["messages"].as_array().unwrap().len(), 2);
+    assert_eq!(ok(api.outgoing(&ann, &message())).await["synced_count"], 1);
+}

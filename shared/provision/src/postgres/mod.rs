@@ -201,7 +201,8 @@ impl Recipe for PostgresRecipe {
 fn accepts_connections(data: &Path, pid: u32) -> bool {
     let Ok(text) = fs::read_to_string(data.join("postmaster.pid")) else { return false };
     let mut lines = text.lines().map(str::trim);
-    lines.next() == Some(&pid.to_string()) && lines.nth(6) == Some("ready")
+    // A standby that takes queries says "standby".
+    lines.next() == Some(&pid.to_string()) && matches!(lines.nth(6), Some("ready" | "standby"))
 }
 
 #[cfg(test)]
@@ -217,5 +218,7 @@ mod tests {
         assert!(!accepts_connections(data.path(), 4712));
         fs::write(data.path().join("postmaster.pid"), text.replace("ready", "starting")).unwrap();
         assert!(!accepts_connections(data.path(), 4711));
+        fs::write(data.path().join("postmaster.pid"), text.replace("ready  ", "standby")).unwrap();
+        assert!(accepts_connections(data.path(), 4711));
     }
 }

@@ -87,6 +87,10 @@ pub async fn connect(
 const DURABLE: &str = "SELECT set_config('synchronous_commit', 'local', false)
                         WHERE current_setting('synchronous_commit') = 'off'";
 
+/// Why nothing is asked of a standby: it takes no write, and may show less than the log.
+const STANDBY: &str =
+    "the server at the tenant's url is a standby, in recovery; promote it, or lead the url to the primary";
+
 /// A pool that connects when it is first asked; a server that is down is told to whoever asks.
 pub fn pool(
     tenant: &TenantConfig,
@@ -104,7 +108,13 @@ pub fn pool(
     let pool = Pool::builder(Manager::from_config(config, tls, recycling))
         .max_size(size)
         .post_create(Hook::async_fn(|client, _| {
-            Box::pin(async move { client.batch_execute(DURABLE).await.map_err(HookError::Backend) })
+            Box::pin(async move {
+                let standby = client.query_one("SELECT pg_is_in_recovery()", &[]).await;
+                match standby.map_err(HookError::Backend)?.get(0) {
+                    true => Err(HookError::message(STANDBY)),
+                    false => client.batch_execute(DURABLE).await.map_err(HookError::Backend),
+                }
+            })
         }))
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(POOL_WAIT))
