@@ -302,7 +302,7 @@ async fn a_polled_tenant_is_added_paused_resumed_and_dropped_like_any_other() {
     let resumed = object(&at.ok(&["tenant", "resume", database.name(), "--json"]).await);
     assert_eq!(resumed["followed"], true);
     let (slots, published, keys) = traces(servers, &database).await;
-    assert!(slots == 0 && published > 3 && keys.len() > 3, "{slots} {published} {keys:?}");
+    assert!(slots == 0 && published > 3 && !keys.is_empty(), "{slots} {published} {keys:?}");
     at.ok(&["tenant", "drop", database.name(), "--yes"]).await;
     assert_eq!(traces(servers, &database).await, (0, 0, vec![]));
 }
