@@ -41,6 +41,17 @@ pub(crate) async fn ensure(
     Ok(())
 }
 
+/// Takes the triggers from all tables; returns those that had them.
+pub(crate) async fn withdraw(client: &Client) -> Result<Vec<String>, MigrationError> {
+    let exists = "SELECT to_regclass('posduif_engine.capture') IS NOT NULL";
+    if !client.query_one(exists, &[]).await?.try_get::<_, bool>(0)? {
+        return Ok(Vec::new());
+    }
+    let rows = client.query("SELECT table_name FROM posduif_engine.capture", &[]).await?;
+    drop_others(client, &[]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
 /// Takes the triggers from tables that are not synced any more.
 async fn drop_others(client: &Client, tables: &[TableName]) -> Result<(), MigrationError> {
     let kept: Vec<String> = tables.iter().map(TableName::to_string).collect();

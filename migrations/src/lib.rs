@@ -8,12 +8,14 @@ mod replica_identity;
 mod roles;
 mod schema;
 mod tombstones;
+mod withdrawal;
 
 use posduif_model::rule::RuleSet;
 use tokio_postgres::Client;
 
 pub use error::MigrationError;
 pub use roles::Roles;
+pub use withdrawal::Withdrawn;
 
 use roles::Role;
 
@@ -72,4 +74,20 @@ async fn migrate_locked(
     }
     let warnings = roles::warnings(client, rules, publication, &roles).await?;
     Ok(Report { applied, warnings })
+}
+
+/// Takes from a tenant database what exists for sync alone: the publication, where it is named, and the triggers that note
+/// what happens to rows. It can be repeated; [`migrate`] makes all of it anew.
+///
+/// # Errors
+/// See [`MigrationError`]; the next run goes on from there.
+pub async fn withdraw(
+    client: &mut Client,
+    rules: &RuleSet,
+    publication: Option<&str>,
+) -> Result<Withdrawn, MigrationError> {
+    client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
+    let outcome = withdrawal::withdraw(client, rules, publication).await;
+    client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).await?;
+    outcome
 }

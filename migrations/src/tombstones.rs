@@ -55,11 +55,16 @@ pub(crate) async fn ensure(
     Ok(())
 }
 
+/// The tables that have the trigger; none where it was never there.
+pub(crate) async fn tables(client: &Client) -> Result<Vec<String>, MigrationError> {
+    Ok(found(client).await?.iter().map(|found| found.table.to_string()).collect())
+}
+
 async fn found(client: &Client) -> Result<Vec<Found>, MigrationError> {
     // Arguments are stored one after the other, each with a NUL at its end.
     let sql = "SELECT n.nspname::text, c.relname::text, t.tgargs
                  FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-                WHERE t.tgname = $1 AND t.tgfoid = 'posduif_engine.note_deleted_rows()'::regprocedure
+                WHERE t.tgname = $1 AND t.tgfoid = to_regprocedure('posduif_engine.note_deleted_rows()')
                   AND NOT t.tgisinternal";
     let rows = client.query(sql, &[&TRIGGER]).await?;
     let read = |row: &tokio_postgres::Row| {

@@ -1,9 +1,6 @@
 //! A schema in, a migrated tenant database with the configuration of a real ingester process out.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use posduif_changelog::{
     Keys, LogReader, LogState, Timeouts,
@@ -12,6 +9,7 @@ use posduif_changelog::{
 };
 use posduif_migrations::{Roles, migrate};
 use posduif_model::{Lsn, TenantId, rule::RuleSet};
+use posduif_provision::free_port;
 use posduif_testkit::{API, Database, INGESTER, Process, Scratch, Servers, binaries, eventually};
 use tokio_postgres::Client;
 
@@ -42,8 +40,10 @@ pub struct Tenant {
     pub log: LogReader,
     pub keys: Keys,
     redis_url: String,
-    configuration: PathBuf,
-    _scratch: Scratch,
+    /// Its entry in a configuration, and the rest of that.
+    entry: String,
+    rest: String,
+    scratch: Scratch,
 }
 
 /// Declarations in the form of `sync.tables`.
@@ -70,24 +70,35 @@ impl Tenant {
         let delay = settings.confirm_delay.unwrap_or(Duration::from_secs(2)).as_millis();
         let retention = settings.retention.unwrap_or(KEEP_ALL);
         let cap = settings.transaction_cap_bytes.unwrap_or(LARGEST_CAP);
-        let yaml = format!(
-            "tenants: [{{url: '{url}'}}]\nredis: {{url: '{proxied}'}}\nadmin: {{ingester_bind: '127.0.0.1:0'}}\n\
-             log: {{format: text}}\nsync:\n  tables: {tables}\n  retention: {retention}\n  \
+        let entry = format!("{{url: '{url}'}}");
+        let rest = format!(
+            "redis: {{url: '{proxied}'}}\nlog: {{format: text}}\nsync:\n  tables: {tables}\n  retention: {retention}\n  \
              wal: {{heartbeat_interval: 1s, confirm_delay: {delay}ms, transaction_cap_bytes: {cap}}}\n"
         );
         let scratch = Scratch::new();
-        let configuration = scratch.join("config.yaml");
-        std::fs::write(&configuration, yaml).unwrap();
         let id: TenantId = database.name().parse().unwrap();
         let log = LogReader::new(pool(redis_url.as_str(), 4, UNHURRIED).unwrap(), &id);
         let keys = Keys::new(&id);
-        Tenant { database, log, keys, redis_url, configuration, _scratch: scratch }
+        Tenant { database, log, keys, redis_url, entry, rest, scratch }
     }
 
     /// Starts an ingester; others may run already.
     pub async fn ingester(&self) -> Process {
+        Tenant::ingester_of(&[self]).await.0
+    }
+
+    /// Starts an ingester for several tenants, which are set alike; gives its admin port as well.
+    ///
+    /// The port is its own for as long as it lives, so that one that is killed and started again takes its own place.
+    pub async fn ingester_of(tenants: &[&Tenant]) -> (Process, u16) {
+        let (first, port) = (tenants.first().unwrap(), free_port().unwrap());
+        let entries: Vec<&str> = tenants.iter().map(|tenant| tenant.entry.as_str()).collect();
+        let (entries, rest) = (entries.join(", "), &first.rest);
+        let configuration = first.scratch.join(&format!("{port}.yaml"));
+        let yaml = format!("tenants: [{entries}]\nadmin: {{ingester_bind: '127.0.0.1:{port}'}}\n{rest}");
+        std::fs::write(&configuration, yaml).unwrap();
         let program = binaries::path("posduif-ingester").await;
-        Process::command(program).arg("--config").arg(&self.configuration).spawn()
+        (Process::command(program).arg("--config").arg(&configuration).spawn(), port)
     }
 
     pub async fn redis(&self) -> Connection {

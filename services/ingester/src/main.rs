@@ -33,7 +33,8 @@ async fn main() -> ExitCode {
 }
 
 fn begin(lifecycle: &Lifecycle) -> anyhow::Result<()> {
-    let config = Config::load_for(Reader::Ingester, &Arguments::parse().config)?;
+    let path = Arguments::parse().config;
+    let config = Config::load_for(Reader::Ingester, &path)?;
     telemetry::init(&config.log)?;
-    posduif_ingester::start(&config, lifecycle)
+    posduif_ingester::start(&config, &path, lifecycle)
 }

@@ -1,21 +1,24 @@
 //! What the ingester counts; names are constants so that alerts and code cannot drift apart.
 
+mod fleet;
 mod live;
 pub mod names;
+mod series;
 mod webhook;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use posduif_model::TenantId;
 use posduif_runtime::metrics::Metrics;
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use crate::{epoch, tally::Count, vitals::Vitals};
 
+pub use fleet::FleetMetrics;
 pub use webhook::WebhookMetrics;
 
 /// The label of all tables that are not declared.
@@ -55,12 +58,19 @@ pub struct IngesterMetrics {
     pub compacted: IntCounterVec,
     /// Row versions that nobody sees because they are too large, by table and reason.
     pub rows_left_out: IntCounterVec,
+    /// 1 while the configuration's files cannot be used as they are now.
+    pub configuration_refused: IntGauge,
+    /// WAL that slots keep which belong to no tenant.
+    pub orphan_slots: IntGaugeVec,
+    /// Walsenders of ingesters that had lost their lease.
+    pub evictions: IntCounterVec,
+    pub fleet: FleetMetrics,
     pub webhook: WebhookMetrics,
     tenants: Arc<Mutex<Tenants>>,
 }
 
-/// Every tenant's vitals, read at each scrape.
-type Tenants = BTreeMap<TenantId, Arc<Vitals>>;
+/// The vitals of every tenant that this process works for, read at each scrape, and the tenants that nobody works for.
+type Tenants = BTreeMap<TenantId, Option<Arc<Vitals>>>;
 
 impl IngesterMetrics {
     /// Registers everything; fails only when it is registered twice.
@@ -134,6 +144,24 @@ impl IngesterMetrics {
                 "Row versions that are too large to be synced: nobody sees them.",
                 &["tenant", "table", "reason"],
             )?,
+            evictions: counter(
+                names::EVICTIONS,
+                "Walsenders ended that held a slot for an ingester without a lease.",
+                &tenant,
+            )?,
+            fleet: FleetMetrics::register(registry)?,
+            configuration_refused: {
+                let help = "1 while the configuration's files cannot be used as they are now.";
+                let gauge = IntGauge::new(names::CONFIGURATION_REFUSED, help)?;
+                registry.register(Box::new(gauge.clone()))?;
+                gauge
+            },
+            orphan_slots: {
+                let help = "WAL kept by a slot that nobody follows and that belongs to no configured tenant.";
+                let gauge = IntGaugeVec::new(Opts::new(names::ORPHAN_SLOT, help), &["slot"])?;
+                registry.register(Box::new(gauge.clone()))?;
+                gauge
+            },
             webhook: WebhookMetrics::register(registry)?,
             tenants,
         })
@@ -142,7 +170,7 @@ impl IngesterMetrics {
     /// What is known of a tenant. The first call begins its series at zero, where a rate can see their first step.
     pub fn vitals(&self, tenant: &TenantId) -> Arc<Vitals> {
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(vitals) = tenants.get(tenant) {
+        if let Some(Some(vitals)) = tenants.get(tenant) {
             return Arc::clone(vitals);
         }
         let plain = [
@@ -155,6 +183,7 @@ impl IngesterMetrics {
             &self.retries,
             &self.trimmed,
             &self.compacted,
+            &self.evictions,
         ];
         for counter in plain {
             counter.with_label_values(&[tenant.as_str()]);
@@ -163,8 +192,43 @@ impl IngesterMetrics {
             self.epochs.with_label_values(&[tenant.as_str(), reason]);
         }
         let vitals = Arc::new(Vitals::new(Instant::now()));
-        tenants.insert(tenant.clone(), Arc::clone(&vitals));
+        tenants.insert(tenant.clone(), Some(Arc::clone(&vitals)));
         vitals
+    }
+
+    /// This process works for a tenant no longer: nothing that it counted or saw of it is shown any more.
+    pub fn forget(&self, tenant: &TenantId) {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner).remove(tenant);
+        let counters = [
+            &self.commits,
+            &self.changes,
+            &self.left_out,
+            &self.changes_left_out,
+            &self.stored_bytes,
+            &self.epochs,
+            &self.slots_created,
+            &self.take_overs,
+            &self.failures,
+            &self.retries,
+            &self.trimmed,
+            &self.compacted,
+            &self.rows_left_out,
+            &self.evictions,
+        ];
+        let histograms = [&self.chunk_bytes, &self.chunk_entries, &self.append, &self.publish];
+        counters.into_iter().for_each(|counter| series::forget(counter, tenant.as_str()));
+        histograms.into_iter().for_each(|histogram| series::forget(histogram, tenant.as_str()));
+        self.webhook.forget(tenant.as_str());
+    }
+
+    /// Nobody works for these tenants: somebody has to say so, or no alert would.
+    pub fn unheld(&self, unheld: &BTreeSet<TenantId>) {
+        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        tenants.retain(|tenant, vitals| vitals.is_some() || unheld.contains(tenant));
+        for tenant in unheld {
+            tenants.entry(tenant.clone()).or_insert(None);
+        }
+        self.fleet.unheld.set(i64::try_from(unheld.len()).unwrap_or(i64::MAX));
     }
 
     /// A transaction is whole in the batch: so many row messages of each table, stored or left out.

@@ -2,6 +2,7 @@
 
 mod course;
 mod end;
+mod eviction;
 mod follow;
 mod poll;
 mod promotion;
@@ -23,9 +24,10 @@ use tokio_postgres::Client;
 
 use crate::{
     guard::APPLICATION,
+    lease::Lease,
     link::{self, Surroundings},
     metrics::IngesterMetrics,
-    primary,
+    primary, standing,
     wal::ReplicationConnection,
     webhook::Webhook,
 };
@@ -44,6 +46,8 @@ pub struct Session {
     pub metrics: IngesterMetrics,
     /// Where the tenant says whether it is ready, under its id.
     pub readiness: Readiness,
+    /// Without it the session ends no other ingester's.
+    pub lease: Lease,
 }
 
 /// The longest a question to PostgreSQL may take that should be answered at once.
@@ -56,16 +60,25 @@ const RETRY: Duration = Duration::from_secs(10);
 const SHORTLY: Duration = Duration::from_millis(100);
 
 impl Session {
+    /// Works for the tenant, unless an operator wants it to be left alone: then it waits until that is over.
+    ///
+    /// # Errors
+    /// It ends without one where the next session shall begin at once.
+    pub async fn run(&self) -> Result<(), SessionError> {
+        standing::obey(self, self.work()).await
+    }
+
     /// Takes the tenant over and keeps its log up to date from whatever source is wanted and can be had.
     ///
     /// # Errors
     /// It ends without one only where the next session shall go on from the other source. Whatever part fails, all of
     /// them are dropped and their connections closed at once: a walsender whose client stayed would block a fast shutdown
     /// of PostgreSQL for ever.
-    pub async fn run(&self) -> Result<(), SessionError> {
+    async fn work(&self) -> Result<(), SessionError> {
         let mut parts: JoinSet<Result<(), SessionError>> = JoinSet::new();
         let sql = self.sql(&mut parts).await?;
         primary::check(&sql).await?;
+        standing::check(&sql, &self.tenant.id).await?;
         let course = tokio::select! {
             course = course::choose(self, &sql) => course?,
             ended = parts.join_next() => return Err(end::reason(ended, &mut parts).await),
@@ -78,9 +91,18 @@ impl Session {
 
     /// An ordinary connection whose end ends the session.
     async fn sql(&self, parts: &mut JoinSet<Result<(), SessionError>>) -> Result<Client, SessionError> {
+        self.listening(parts, Arc::default()).await
+    }
+
+    /// The same, which says when a notification came.
+    async fn listening(
+        &self,
+        parts: &mut JoinSet<Result<(), SessionError>>,
+        heard: Arc<Notify>,
+    ) -> Result<Client, SessionError> {
         let (client, driver) = postgres::connect(&self.tenant, APPLICATION).await?;
         parts.spawn(async move {
-            driver.await?;
+            standing::drive(driver, &heard).await?;
             Err(SessionError::Closed)
         });
         // With a synchronous standby missing, the ingester's own small writes must not wait for it.

@@ -19,6 +19,9 @@ pub struct Vitals {
 #[derive(Debug)]
 struct Seen {
     following: bool,
+    paused: bool,
+    /// Since when the tenant's database could not be used.
+    failing: Option<Instant>,
     /// PostgreSQL's clock, in microseconds since 2000, and when it said so.
     clock: Option<(i64, Instant)>,
     /// When the newest published heartbeat was committed, by that clock.
@@ -60,6 +63,8 @@ pub struct Server {
 pub struct Readings {
     /// A session follows the WAL.
     pub following: bool,
+    /// An operator wants the tenant to be left alone.
+    pub paused: bool,
     /// How old the newest heartbeat is that readers may see.
     pub heartbeat_lag: Option<Duration>,
     /// How long ago the watermark moved, or since when it has not.
@@ -80,6 +85,8 @@ impl Vitals {
     pub fn new(now: Instant) -> Self {
         let seen = Seen {
             following: false,
+            paused: false,
+            failing: None,
             clock: None,
             beat: None,
             moved: now,
@@ -102,9 +109,26 @@ impl Vitals {
     pub fn follows(&self, following: bool) {
         let mut seen = self.seen();
         seen.following = following;
-        if !following {
+        if following {
+            seen.failing = None;
+        } else {
             (seen.waiting, seen.oldest_waiting) = (0, None);
         }
+    }
+
+    /// A session ended because the tenant's database could not be used.
+    pub fn fails(&self, now: Instant) {
+        self.seen().failing.get_or_insert(now);
+    }
+
+    /// For how long that has been so, without a session that followed the WAL in between.
+    pub fn failing(&self, now: Instant) -> Duration {
+        self.seen().failing.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// The tenant is left alone, or no longer.
+    pub fn pauses(&self, paused: bool) {
+        self.seen().paused = paused;
     }
 
     /// PostgreSQL told its time at `now`.
@@ -163,6 +187,7 @@ impl Vitals {
         };
         Readings {
             following: seen.following,
+            paused: seen.paused,
             heartbeat_lag: since(seen.beat),
             watermark_age: now.saturating_duration_since(seen.moved),
             watermark: seen.watermark,
@@ -196,6 +221,20 @@ mod tests {
         vitals.published(Lsn::new(9), None, after(11));
         assert_eq!(vitals.read(after(12)).heartbeat_lag, Some(Duration::from_secs(4)));
         assert_eq!(vitals.read(after(12)).watermark_age, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_tenant_fails_from_its_first_failure_until_a_session_follows_it() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let vitals = Vitals::new(start);
+        assert_eq!(vitals.failing(after(9)), Duration::ZERO);
+        vitals.fails(after(10));
+        vitals.follows(false);
+        vitals.fails(after(15));
+        assert_eq!(vitals.failing(after(40)), Duration::from_secs(30));
+        vitals.follows(true);
+        assert_eq!(vitals.failing(after(41)), Duration::ZERO);
     }
 
     #[test]

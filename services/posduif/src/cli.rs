@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use posduif_model::TenantId;
 
-use crate::{dev::DevArguments, device::DeviceCommand, status::StatusArguments};
+use crate::{dev::DevArguments, device::DeviceCommand, status::StatusArguments, tenant::TenantCommand};
 
 /// Keeps SQLite databases on phones and a PostgreSQL database in step.
 #[derive(Parser)]
@@ -22,7 +22,7 @@ pub struct Cli {
 pub enum Command {
     /// Bring every tenant's database to the current schema; can be repeated
     Migrate,
-    /// Show the configured tenants
+    /// Show, add, pause, resume and drop tenants
     Tenant {
         #[command(subcommand)]
         command: TenantCommand,
@@ -43,16 +43,6 @@ pub enum Command {
     },
     /// Run everything on this machine: servers, migrations, demo users, ingester and API
     Dev(DevArguments),
-}
-
-#[derive(Subcommand)]
-pub enum TenantCommand {
-    /// Show every tenant: its database, whether that answers, its epoch, how many users and devices it has
-    List {
-        /// Print a JSON array instead of a table
-        #[arg(long)]
-        json: bool,
-    },
 }
 
 #[derive(Subcommand)]

@@ -20,7 +20,7 @@ mod dev;
 use std::process::ExitCode;
 
 use clap::Parser;
-use cli::{Cli, Command, TenantCommand};
+use cli::{Cli, Command};
 
 /// Runs the command that the arguments name.
 pub async fn run() -> anyhow::Result<ExitCode> {
@@ -28,7 +28,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
     let done = match command {
         Command::Status(arguments) => return status::run(&config, &arguments).await,
         Command::Migrate => migrate::run(&config).await,
-        Command::Tenant { command: TenantCommand::List { json } } => tenant::list(&config, json).await,
+        Command::Tenant { command } => tenant::run(&config, command).await,
         Command::User { command } => user::run(&config, command).await,
         Command::Enroll(arguments) => enroll::run(&config, &arguments).await,
         Command::Device { command } => device::run(&config, command).await,

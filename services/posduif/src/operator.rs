@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use posduif_accounts::{AccountError, Caches};
-use posduif_changelog::Timeouts;
+use posduif_changelog::{RedisPool, Timeouts};
 use posduif_model::TenantId;
 use posduif_runtime::{
     config::{Config, RedisConfig, TenantConfig},
@@ -68,8 +68,13 @@ fn chosen<'c>(config: &'c Config, named: Option<&TenantId>) -> anyhow::Result<&'
     tenant.context("name one of the configured tenants with --tenant; `posduif tenant list` shows them")
 }
 
-/// What the replicas remember of the tenant's credentials; nothing is connected yet.
-pub fn caches(redis: &RedisConfig, tenant: &TenantId) -> anyhow::Result<Caches> {
+/// Redis, as the operator's tool; nothing is connected yet.
+pub fn redis(redis: &RedisConfig) -> anyhow::Result<RedisPool> {
     let timeouts = Timeouts { connect: redis.connect_timeout, response: redis.response_timeout };
-    Ok(Caches::new(&posduif_changelog::pool(redis.url.expose(), 1, timeouts)?, tenant))
+    Ok(posduif_changelog::pool(redis.url.expose(), 1, timeouts)?)
+}
+
+/// What the replicas remember of the tenant's credentials; nothing is connected yet.
+pub fn caches(redis_config: &RedisConfig, tenant: &TenantId) -> anyhow::Result<Caches> {
+    Ok(Caches::new(&redis(redis_config)?, tenant))
 }

@@ -1,6 +1,6 @@
 //! The configuration in, every long-lived dependency of the service in one place out.
 
-use std::{collections::BTreeMap, sync::Arc, thread::available_parallelism, time::Duration};
+use std::{sync::Arc, thread::available_parallelism, time::Duration};
 
 use posduif_changelog::{LogError, Timeouts, attempts::Attempts};
 use posduif_model::{
@@ -10,7 +10,7 @@ use posduif_model::{
 };
 use posduif_runtime::{
     config::{ApiConfig, AuthConfig, Config, ConfigError, RateLimitConfig, RedisConfig, SyncConfig},
-    postgres::{self, ConnectError, SessionLimits},
+    postgres::{ConnectError, SessionLimits},
 };
 use secrecy::ExposeSecret;
 
@@ -23,12 +23,11 @@ use crate::{
         pseudonym::Pseudonyms,
     },
     declaration::{self, Unusable},
-    store::Database,
+    served::{Makings, Served},
     sync::admission::Admission,
     tenant::Tenant,
 };
 
-const APPLICATION_NAME: &str = "posduif-sync-api";
 /// Within what a caller waits for, so that PostgreSQL has no work left for callers that went away.
 const LIMITS: SessionLimits = SessionLimits {
     statement: Duration::from_secs(15),
@@ -40,8 +39,8 @@ const DATABASE_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Everything that handlers use; replicas hold nothing else, so any of them can answer any request.
 pub struct App {
-    /// By id; a request's tenant always comes from its credential.
-    tenants: BTreeMap<TenantId, Arc<Tenant>>,
+    /// A request's tenant always comes from its credential.
+    pub served: Served,
     /// What leaves the server and what devices may write.
     pub rules: RuleSet,
     /// Signs and checks the log-ins of web users.
@@ -88,6 +87,8 @@ pub enum StartError {
     Cursors(#[from] InvalidCursor),
     #[error("the metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
+    #[error("signals cannot be listened for")]
+    Signals(#[source] std::io::Error),
     #[error("the port cannot be opened")]
     Listen(#[from] std::io::Error),
 }
@@ -112,18 +113,20 @@ impl App {
             redis.pool_size,
             Timeouts { connect: redis.connect_timeout, response: redis.response_timeout },
         )?;
-        let mut tenants = BTreeMap::new();
-        for tenant in &config.tenants {
-            let pool = postgres::pool(tenant, APPLICATION_NAME, config.api.db_pool_size, &LIMITS).map_err(
-                |source| StartError::Tenant { tenant: tenant.id.clone(), source: Box::new(source) },
-            )?;
-            let id = tenant.id.clone();
-            let served = Tenant::new(id.clone(), Database::new(pool, DATABASE_DEADLINE), redis.clone());
-            tenants.insert(id, Arc::new(served));
+        let served = Served::new(Makings {
+            redis: redis.clone(),
+            limits: LIMITS,
+            pool_size: config.api.db_pool_size,
+            deadline: DATABASE_DEADLINE,
+        });
+        let mut change = served.plan(&config.tenants);
+        served.take_over(&change);
+        if let Some((tenant, source)) = change.refused.pop() {
+            return Err(StartError::Tenant { tenant, source: Box::new(source) });
         }
         let cores = available_parallelism().map_or(1, usize::from);
         Ok(App {
-            tenants,
+            served,
             rules,
             jwt,
             cursors,
@@ -141,16 +144,16 @@ impl App {
         })
     }
 
-    pub fn tenant(&self, id: &TenantId) -> Option<&Arc<Tenant>> {
-        self.tenants.get(id)
+    pub fn tenant(&self, id: &TenantId) -> Option<Arc<Tenant>> {
+        self.served.get(id)
     }
 
-    pub fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
-        self.tenants.values()
+    pub fn tenants(&self) -> Vec<Arc<Tenant>> {
+        self.served.all()
     }
 
     /// The tenant of callers that name none; `None` where there are several.
-    pub fn only_tenant(&self) -> Option<&Arc<Tenant>> {
-        if self.tenants.len() == 1 { self.tenants.values().next() } else { None }
+    pub fn only_tenant(&self) -> Option<Arc<Tenant>> {
+        self.served.only()
     }
 }

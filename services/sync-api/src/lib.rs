@@ -14,6 +14,8 @@ pub mod sightings;
 pub mod tenant;
 pub mod turns;
 
+pub mod served;
+
 pub mod certificate;
 
 pub mod app;
@@ -28,6 +30,7 @@ pub mod live;
 mod http;
 pub use http::document;
 
+mod following;
 pub mod pruning;
 mod readiness;
 pub mod service;

@@ -28,6 +28,6 @@ async fn main() -> anyhow::Result<ExitCode> {
     let config = Config::load(&arguments.config)?;
     telemetry::init(&config.log)?;
     let lifecycle = Lifecycle::new(config.api.shutdown_deadline);
-    service::start(&config, &lifecycle.tasks())?;
+    service::start(&config, &arguments.config, &lifecycle.tasks())?;
     Ok(lifecycle.run_until_shutdown().await)
 }

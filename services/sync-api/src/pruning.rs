@@ -23,8 +23,10 @@ pub async fn prune(app: &App, shutdown: CancellationToken) {
     let work = async {
         loop {
             sleep(INTERVAL.mul_f64(0.5 + rand::random::<f64>())).await;
-            for tenant in app.tenants() {
-                if let Err(error) = prune_tenant(tenant).await {
+            let ids: Vec<_> = app.tenants().iter().map(|tenant| tenant.id.clone()).collect();
+            // One after the other, so that none is kept that has gone meanwhile.
+            for tenant in ids.iter().filter_map(|id| app.tenant(id)) {
+                if let Err(error) = prune_tenant(&tenant).await {
                     tracing::warn!(tenant = %tenant.id, %error, "old receipts were not deleted; the next round tries again");
                 }
             }

@@ -1,6 +1,6 @@
 //! Each tenant's dependencies in, the replica's readiness out.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use posduif_runtime::readiness::{Readiness, Status};
 use tokio::{select, time::timeout};
@@ -32,10 +32,16 @@ impl Findings {
 
 /// Looks at every tenant again and again until the shutdown token is cancelled.
 pub async fn watch(app: Arc<App>, readiness: Readiness, shutdown: CancellationToken) {
+    let mut told = BTreeSet::new();
     loop {
-        let looks = app.tenants().map(|tenant| look(&app, tenant));
+        let tenants = app.tenants();
+        let looks = tenants.iter().map(|tenant| look(&app, tenant));
         let findings = futures::future::join_all(looks).await;
-        report(&app, &readiness, &findings);
+        let now = report(&tenants, &readiness, &findings);
+        told.difference(&now).for_each(|component: &String| readiness.forget(component));
+        told = now;
+        // Nobody is kept longer than the look.
+        drop(tenants);
         select! {
             () = tokio::time::sleep(INTERVAL) => {}
             () = shutdown.cancelled() => return,
@@ -83,17 +89,22 @@ async fn tables(app: &App, tenant: &Tenant) -> Result<Option<String>, StoreError
     Ok(fits.filter_map(Result::err).next().map(|unusable| unusable.to_string()))
 }
 
-/// A replica that can serve one tenant stays in service for it: the others' trouble only degrades it.
-fn report(app: &App, readiness: &Readiness, findings: &[Findings]) {
+/// A replica that can serve one tenant stays in service for it: the others' trouble only degrades it. Returns what was told of.
+fn report(tenants: &[Arc<Tenant>], readiness: &Readiness, findings: &[Findings]) -> BTreeSet<String> {
     let serves_someone = findings.iter().any(Findings::is_empty);
     let status = |finding: &Option<String>| match (finding.clone(), serves_someone) {
         (None, _) => Status::Ready,
         (Some(reason), true) => Status::Degraded { reason },
         (Some(reason), false) => Status::NotReady { reason },
     };
-    for (tenant, found) in app.tenants().zip(findings) {
-        readiness.set(format!("{}/postgres", tenant.id), status(&found.postgres));
-        readiness.set(format!("{}/tables", tenant.id), status(&found.tables));
-        readiness.set(format!("{}/log", tenant.id), status(&found.log));
+    let mut told = BTreeSet::new();
+    for (tenant, found) in tenants.iter().zip(findings) {
+        for (part, finding) in [("postgres", &found.postgres), ("tables", &found.tables), ("log", &found.log)]
+        {
+            let component = format!("{}/{part}", tenant.id);
+            readiness.set(&component, status(finding));
+            told.insert(component);
+        }
     }
+    told
 }

@@ -1,18 +1,27 @@
 //! The configuration in, the running service out: its public port, its admin port, its look at dependencies.
 
-use std::{future::pending, io, net::TcpListener, pin::pin, sync::Arc, time::Duration};
+use std::{future::pending, io, net::TcpListener, path::Path, pin::pin, sync::Arc, time::Duration};
 
 use actix_web::{
     middleware::{Compress, Condition, from_fn},
     web::Data,
 };
-use posduif_runtime::{admin, config::Config, lifecycle::Tasks, metrics::Metrics, readiness::Readiness};
-use tokio::{select, time::timeout};
+use posduif_runtime::{
+    admin,
+    config::{Config, Reader},
+    lifecycle::Tasks,
+    metrics::Metrics,
+    readiness::Readiness,
+    reload::{Reload, Tenants},
+};
+use prometheus::IntGauge;
+use tokio::{select, sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app::{App, StartError},
     clock::Clock,
+    following,
     http::{
         cors,
         docs::Docs,
@@ -30,6 +39,7 @@ use crate::{
     pruning, readiness, sightings,
 };
 
+const CONFIGURATION_REFUSED: &str = "posduif_api_configuration_refused";
 /// How long an idle connection stays open: longer than the 60 s after which balancers give theirs up.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long what was sent may stay unacknowledged, at least.
@@ -38,7 +48,9 @@ const SILENCE: Duration = Duration::from_secs(30);
 const CLOSING: Duration = Duration::from_secs(1);
 
 /// Opens the ports and spawns the service's tasks.
-pub fn start(config: &Config, tasks: &Tasks) -> Result<(), StartError> {
+///
+/// `path` is the file that the configuration was read from.
+pub fn start(config: &Config, path: &Path, tasks: &Tasks) -> Result<(), StartError> {
     let app = Arc::new(App::new(config, Clock::system())?);
     let (metrics, state) = (Metrics::new()?, Readiness::default());
     let requests = RequestMetrics::register(metrics.registry())?;
@@ -47,9 +59,13 @@ pub fn start(config: &Config, tasks: &Tasks) -> Result<(), StartError> {
     let shutdown = tasks.shutdown_token();
     tracing::info!(address = %config.api.bind, admin = %config.admin.api_bind, "sync API listens");
 
+    let (reload, tenants) = Reload::new(path, Reader::Api, config).map_err(StartError::Signals)?;
+    let refused = IntGauge::new(CONFIGURATION_REFUSED, "1 while the configuration's files cannot be used.")?;
+    metrics.registry().register(Box::new(refused.clone()))?;
+    tasks.spawn("configuration", reload.run(state.clone(), refused, shutdown.clone()));
     let admin = admin::serve(operators, state.clone(), metrics, shutdown.clone());
     tasks.spawn("admin port", async { Ok(admin.await?) });
-    let watch = readiness::watch(app.clone(), state, shutdown.clone());
+    let watch = readiness::watch(app.clone(), state.clone(), shutdown.clone());
     tasks.spawn("readiness", async {
         watch.await;
         Ok(())
@@ -66,9 +82,15 @@ pub fn start(config: &Config, tasks: &Tasks) -> Result<(), StartError> {
         pruning::prune(&app, shutdown).await;
         Ok(())
     });
-    let serve = serve(app, public, requests, shutdown);
+    let serve = serve(app, Following { tenants, readiness: state }, public, requests, shutdown);
     tasks.spawn("public port", async { Ok(serve.await?) });
     Ok(())
+}
+
+/// The tenants as they are configured now, and where trouble with them is told.
+pub struct Following {
+    pub tenants: watch::Receiver<Tenants>,
+    pub readiness: Readiness,
 }
 
 /// Serves the public port until the shutdown token is cancelled, then answers what has begun.
@@ -77,6 +99,7 @@ pub fn start(config: &Config, tasks: &Tasks) -> Result<(), StartError> {
 /// idle. So all workers stay until no request is left anywhere.
 pub async fn serve(
     app: Arc<App>,
+    following: Following,
     listener: TcpListener,
     metrics: RequestMetrics,
     shutdown: CancellationToken,
@@ -89,6 +112,8 @@ pub async fn serve(
     let rates = Data::new(rates);
     let sweeping = rates.clone();
     let certificate = app.certificate.clone();
+    let Following { tenants, readiness } = following;
+    let follow = following::follow(app.clone(), hub.clone(), tenants, readiness, shutdown.clone());
     let is_tls = certificate.is_some();
     let requests = Requests { metrics, in_flight: TaskTracker::new(), is_tls, shutdown: shutdown.clone() };
     let in_flight = requests.in_flight.clone();
@@ -129,7 +154,7 @@ pub async fn serve(
     };
     let server = server::serve(listener, settings, factory)?;
     let handle = server.handle();
-    let (mut server, mut live) = (pin!(server), pin!(hub.clone().run()));
+    let (mut server, mut live, mut follow) = (pin!(server), pin!(hub.clone().run()), pin!(follow));
     let renewing = async {
         match certificate {
             Some(certificate) => certificate.keep_fresh().await,
@@ -141,6 +166,8 @@ pub async fn serve(
         broken = &mut live => return broken,
         never = sweeping.sweep() => match never {},
         never = renewing => match never {},
+        // It ends when asked to drain.
+        () = &mut follow => {}
         () = shutdown.cancelled() => {}
     }
     let drain = async {

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::App,
     store::sync_metadata::{self, Seen},
+    tenant::Tenant,
 };
 
 /// Devices that are remembered at most; of those beyond only the confirmed position, in Redis, is known.
@@ -62,17 +63,22 @@ pub async fn write_down(app: &App, interval: Duration, shutdown: CancellationTok
     loop {
         let is_last = shutdown.run_until_cancelled(tokio::time::sleep(interval)).await.is_none();
         for tenant in app.tenants() {
-            let seen = tenant.sightings.take();
-            for (index, some) in seen.chunks(STEP).enumerate() {
-                let noted = tenant.database.run(async |client| sync_metadata::note(client, some).await).await;
-                if let Err(error) = noted {
-                    tracing::warn!(tenant = %tenant.id, %error, "last_seen of devices is written down later");
-                    tenant.sightings.put_back(seen.get(index * STEP..).unwrap_or_default());
-                    break;
-                }
-            }
+            write_down_once(&tenant).await;
         }
         if is_last {
+            return;
+        }
+    }
+}
+
+/// Writes down what was noted of one tenant until now.
+pub async fn write_down_once(tenant: &Tenant) {
+    let seen = tenant.sightings.take();
+    for (index, some) in seen.chunks(STEP).enumerate() {
+        let noted = tenant.database.run(async |client| sync_metadata::note(client, some).await).await;
+        if let Err(error) = noted {
+            tracing::warn!(tenant = %tenant.id, %error, "last_seen of devices is written down later");
+            tenant.sightings.put_back(seen.get(index * STEP..).unwrap_or_default());
             return;
         }
     }

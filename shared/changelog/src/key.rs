@@ -13,6 +13,11 @@ impl Keys {
         Keys { prefix: format!("posduif:{{{tenant}}}") }
     }
 
+    /// Prefix of every key of the tenant.
+    pub fn all(&self) -> String {
+        format!("{}:", self.prefix)
+    }
+
     /// String: the highest fencing token seen; outside the epoch, so that no epoch change forgets it.
     pub fn token(&self) -> String {
         format!("{}:token", self.prefix)
@@ -129,6 +134,13 @@ impl Keys {
     pub fn familiar(&self, hash: &str) -> String {
         format!("{}:familiar:{hash}", self.prefix)
     }
+}
+
+/// Of the ingesters together. Hashes: `members` (id, until when it is believed to live, in milliseconds since 1970), `facts`
+/// (id, what it says of itself), `leases` (tenant, id of who works for it) and `clock` (when somebody asked, and when something
+/// changed). No tenant can be called `@`.
+pub fn fleet(part: &str) -> String {
+    format!("posduif:{{@}}:fleet:{part}")
 }
 
 #[cfg(test)]

@@ -71,6 +71,11 @@ pub fn attempt() -> redis::Script {
     redis::Script::new(&format!("{FULL}\n{}", include_str!("script/attempt.lua")))
 }
 
+/// Takes no memory to speak of: who works for a tenant must not depend on how much the log has left.
+pub fn fleet() -> redis::Script {
+    redis::Script::new(&format!("{ALWAYS}\n{}", include_str!("script/fleet.lua")))
+}
+
 /// Presence takes little memory, and who is there must not depend on how much the log has left.
 fn presence(body: &str) -> redis::Script {
     redis::Script::new(&format!("{ALWAYS}\n{}{body}", include_str!("script/presence_head.lua")))

@@ -9,6 +9,7 @@ pub mod lifecycle;
 pub mod metrics;
 pub mod postgres;
 pub mod readiness;
+pub mod reload;
 pub mod telemetry;
 
 pub mod admin;

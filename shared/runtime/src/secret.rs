@@ -51,6 +51,14 @@ impl SecretSource {
         }
     }
 
+    /// The file that holds it.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            SecretSource::File(path) => Some(path),
+            SecretSource::Absent | SecretSource::Given(_) => None,
+        }
+    }
+
     pub fn is_absent(&self) -> bool {
         matches!(self, SecretSource::Absent)
     }

@@ -24,6 +24,7 @@ type Read = fn(&Readings) -> Option<f64>;
 /// The gauges that are read, not set.
 pub struct Live {
     tenants: Arc<Mutex<Tenants>>,
+    following: GaugeVec,
     gauges: Vec<(GaugeVec, Read)>,
     wal_status: GaugeVec,
 }
@@ -32,7 +33,7 @@ impl Live {
     pub fn new(tenants: Arc<Mutex<Tenants>>) -> Result<Self, prometheus::Error> {
         let gauge = |name, help| GaugeVec::new(Opts::new(name, help), &["tenant"]);
         let table: [(&str, &str, Read); 15] = [
-            (names::FOLLOWING, "1 while a session follows the WAL.", |r| Some(f64::from(r.following))),
+            (names::PAUSED, "1 while an operator has the tenant left alone.", |r| Some(f64::from(r.paused))),
             (names::HEARTBEAT_LAG, "Age of the newest heartbeat that readers may see.", |r| {
                 r.heartbeat_lag.map(|lag| lag.as_secs_f64())
             }),
@@ -76,6 +77,7 @@ impl Live {
         let help = "1 for the state that the slot's WAL is in, 0 for the others.";
         Ok(Live {
             tenants,
+            following: gauge(names::FOLLOWING, "1 while a session follows the WAL.")?,
             gauges: gauges.collect::<Result<_, prometheus::Error>>()?,
             wal_status: GaugeVec::new(Opts::new(names::SLOT_STATUS, help), &["tenant", "status"])?,
         })
@@ -84,7 +86,8 @@ impl Live {
 
 impl Collector for Live {
     fn desc(&self) -> Vec<&Desc> {
-        self.gauges.iter().flat_map(|(gauge, _)| gauge.desc()).chain(self.wal_status.desc()).collect()
+        let others = self.following.desc().into_iter().chain(self.wal_status.desc());
+        self.gauges.iter().flat_map(|(gauge, _)| gauge.desc()).chain(others).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -92,9 +95,14 @@ impl Collector for Live {
         let tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         self.gauges.iter().for_each(|(gauge, _)| gauge.reset());
+        self.following.reset();
         self.wal_status.reset();
         for (tenant, vitals) in tenants.iter() {
-            let (tenant, readings) = (tenant.as_str(), vitals.read(now));
+            let (tenant, readings) = (tenant.as_str(), vitals.as_ref().map(|vitals| vitals.read(now)));
+            let follows = readings.as_ref().is_some_and(|readings| readings.following);
+            self.following.with_label_values(&[tenant]).set(f64::from(follows));
+            // Nobody works for it, so there is nothing else to say.
+            let Some(readings) = readings else { continue };
             for (gauge, read) in &self.gauges {
                 if let Some(value) = read(&readings) {
                     gauge.with_label_values(&[tenant]).set(value);
@@ -107,8 +115,8 @@ impl Collector for Live {
                 }
             }
         }
-        let families =
-            self.gauges.iter().flat_map(|(gauge, _)| gauge.collect()).chain(self.wal_status.collect());
+        let others = self.following.collect().into_iter().chain(self.wal_status.collect());
+        let families = self.gauges.iter().flat_map(|(gauge, _)| gauge.collect()).chain(others);
         families.filter(|family| !family.get_metric().is_empty()).collect()
     }
 }

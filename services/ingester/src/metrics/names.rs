@@ -19,6 +19,16 @@ pub const TRIMMED: &str = "posduif_ingester_trimmed_entries_total";
 pub const COMPACTED: &str = "posduif_ingester_compacted_entries_total";
 pub const ROWS_LEFT_OUT: &str = "posduif_ingester_rows_left_out_total";
 
+pub const EVICTIONS: &str = "posduif_ingester_walsenders_ended_total";
+
+pub const MEMBERS: &str = "posduif_ingester_members";
+pub const KNOWN: &str = "posduif_ingester_known_tenants";
+pub const HELD: &str = "posduif_ingester_held_tenants";
+pub const UNHELD: &str = "posduif_ingester_unheld_tenants";
+
+pub const CONFIGURATION_REFUSED: &str = "posduif_ingester_configuration_refused";
+pub const ORPHAN_SLOT: &str = "posduif_ingester_orphan_slot_retained_bytes";
+
 // Only where a webhook is configured.
 pub const WEBHOOK_DELIVERED: &str = "posduif_ingester_webhook_delivered_commits_total";
 pub const WEBHOOK_FAILED: &str = "posduif_ingester_webhook_failed_calls_total";
@@ -26,6 +36,7 @@ pub const WEBHOOK_SKIPPED: &str = "posduif_ingester_webhook_skipped_total";
 
 // Read at the scrape.
 pub const FOLLOWING: &str = "posduif_ingester_following";
+pub const PAUSED: &str = "posduif_ingester_paused";
 pub const HEARTBEAT_LAG: &str = "posduif_ingester_heartbeat_lag_seconds";
 pub const WATERMARK_AGE: &str = "posduif_ingester_watermark_age_seconds";
 pub const WATERMARK: &str = "posduif_ingester_watermark_lsn_bytes";
@@ -43,7 +54,7 @@ pub const SLOT_STATUS: &str = "posduif_ingester_slot_wal_status";
 pub const WEBHOOK_LAG: &str = "posduif_ingester_webhook_lag_seconds";
 
 /// All of them, for tests that compare alerts and documents with the code.
-pub const ALL: [&str; 37] = [
+pub const ALL: [&str; 45] = [
     BUILD,
     COMMITS,
     CHANGES,
@@ -62,10 +73,18 @@ pub const ALL: [&str; 37] = [
     TRIMMED,
     COMPACTED,
     ROWS_LEFT_OUT,
+    EVICTIONS,
+    MEMBERS,
+    KNOWN,
+    HELD,
+    UNHELD,
+    CONFIGURATION_REFUSED,
+    ORPHAN_SLOT,
     WEBHOOK_DELIVERED,
     WEBHOOK_FAILED,
     WEBHOOK_SKIPPED,
     FOLLOWING,
+    PAUSED,
     HEARTBEAT_LAG,
     WATERMARK_AGE,
     WATERMARK,

@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounterVec, Opts, Registry};
 
-use super::names;
+use super::{names, series};
 
 /// What became of the webhook's calls, labelled by tenant.
 #[derive(Clone, Debug)]
@@ -47,6 +47,13 @@ impl WebhookMetrics {
         }
         for reason in skips {
             self.skipped.with_label_values(&[tenant, reason]);
+        }
+    }
+
+    /// Shows nothing of a tenant any more.
+    pub(super) fn forget(&self, tenant: &str) {
+        for counter in [&self.delivered, &self.failed, &self.skipped] {
+            series::forget(counter, tenant);
         }
     }
 

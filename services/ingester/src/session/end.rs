@@ -12,8 +12,8 @@ use tokio::{
 use super::PATIENCE;
 use crate::{
     catalog::CatalogError, gate::GateError, guard::GuardError, lookout::LookoutError,
-    pipeline::PipelineError, polling::PollError, primary::PrimaryError, visibility::InvalidSnapshot,
-    wal::WalError,
+    pipeline::PipelineError, polling::PollError, primary::PrimaryError, standing::Order,
+    visibility::InvalidSnapshot, wal::WalError,
 };
 
 /// How long the real reason of an end may come after its consequences.
@@ -52,6 +52,9 @@ pub enum SessionError {
          max_slot_wal_keep_size; idle_timeout: raise idle_replication_slot_timeout; otherwise find out who drops it"
     )]
     SlotKeepsVanishing { slot: String, created: i64, why: String },
+    /// No failure: an operator wants the tenant to be left alone.
+    #[error(transparent)]
+    Stopped(#[from] Order),
     #[error(transparent)]
     Poll(#[from] PollError),
     #[error(transparent)]
@@ -144,6 +147,7 @@ impl SessionError {
             SessionError::ForeignSlot(_) | SessionError::SlotKeepsVanishing { .. } => "slot",
             SessionError::Guard(GuardError::SlotTaken(_)) => "slot",
             SessionError::Guard(_) => "postgres",
+            SessionError::Stopped(_) => "stopped",
             SessionError::Panicked => "panic",
         }
     }

@@ -31,6 +31,7 @@ use crate::{
     pipeline::{Limits, Pipeline},
     progress::Progress,
     proof::Prover,
+    standing,
     transaction::Assembler,
     upkeep::Upkeep,
     visibility::Snapshot,
@@ -87,7 +88,10 @@ pub async fn run(
     };
     parts.spawn(async move { Ok(wal::receive(reader, events, answer_now).await?) });
     parts.spawn(async move { Ok(wal::report(writer, feedback).await?) });
-    let watching = Arc::new(session.sql(&mut parts).await?);
+    let heard = Arc::new(Notify::new());
+    let watching = Arc::new(session.listening(&mut parts, Arc::clone(&heard)).await?);
+    let every = session.wal.heartbeat_interval;
+    parts.spawn(standing::keep(Arc::clone(&watching), session.tenant.id.clone(), heard, every));
     let tenant = session.tenant.id.to_string();
     let watch = Watch {
         slot: taken.guard.slot.clone(),

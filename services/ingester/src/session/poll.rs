@@ -8,14 +8,14 @@ use std::{
 use posduif_changelog::{Batch, LogError, LogState, durability};
 use posduif_model::{Lsn, Source};
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinSet,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_postgres::Client;
 
 use super::{
-    PATIENCE, RETRY, SHORTLY, Session, SessionError, end,
+    PATIENCE, RETRY, SHORTLY, Session, SessionError, end, eviction,
     follow::unpublished,
     promotion,
     takeover::{Found, Opening, check_recreations, claim, judge, open_epoch, readable, within},
@@ -34,6 +34,7 @@ use crate::{
     polling::{PolledTable, Poller, Turn},
     progress::Progress,
     proof::Prover,
+    standing,
     upkeep::Upkeep,
     visibility::Snapshot,
     wal::{Slot, System},
@@ -58,7 +59,8 @@ pub async fn run(
 ) -> Result<(), SessionError> {
     Catalog::load(&sql, &session.rules, &session.wal.publication, Source::Polling).await?;
     check_rights(&sql).await?;
-    let watching = Arc::new(session.sql(&mut parts).await?);
+    let heard = Arc::new(Notify::new());
+    let watching = Arc::new(session.listening(&mut parts, Arc::clone(&heard)).await?);
     let begun = begin(session, sql, Arc::clone(&watching));
     let (mut poller, keeper, ends) = tokio::select! {
         begun = begun => begun?,
@@ -73,6 +75,8 @@ pub async fn run(
     };
     let (every, beats) = (session.wal.heartbeat_interval, poller.confirmed_heartbeat.subscribe());
     let outdated = (!leave).then(|| session.wal.slot_name(session.tenant.url.database()));
+    // Only now: before, it may have waited for a lock.
+    parts.spawn(standing::keep(Arc::clone(&watching), session.tenant.id.clone(), heard, every));
     parts.spawn(keep_watch(watching, look, every, beats, keeper, outdated));
     let surroundings = session.surroundings();
     let token = ends.token;
@@ -129,7 +133,10 @@ async fn begin(
 ) -> Result<(Poller, Keeper, Ends), SessionError> {
     let tenant = session.tenant.id.to_string();
     if let Some(holder) = lock(&sql).await? {
-        return Err(SessionError::LockTaken(holder));
+        eviction::end(session, &sql, holder).await?;
+        if let Some(holder) = lock(&sql).await? {
+            return Err(SessionError::LockTaken(holder));
+        }
     }
     let mut system = system(&sql).await?;
     let holds = async { Ok(()) };

@@ -31,7 +31,7 @@ impl Scrape {
 }
 
 /// The endings of names that tell the unit, or that there is none to tell.
-const ENDINGS: [&str; 9] = [
+const ENDINGS: [&str; 13] = [
     "_seconds",
     "_bytes",
     "_total",
@@ -41,6 +41,10 @@ const ENDINGS: [&str; 9] = [
     "_status",
     "_unready",
     "_following",
+    "_paused",
+    "_refused",
+    "_members",
+    "_tenants",
 ];
 
 /// Reads a scrape strictly.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use posduif_changelog::{Entry, LogReader, LogState, Timeouts, pool, reader::Read};
-use posduif_ingester::{metrics::IngesterMetrics, session::Session};
+use posduif_ingester::{lease::Lease, metrics::IngesterMetrics, session::Session};
 use posduif_migrations::{Roles, migrate};
 use posduif_model::{Bucket, Lsn, Op, TenantId, UserId};
 use posduif_runtime::{
@@ -82,6 +82,7 @@ impl Tenant {
             webhook: None,
             metrics,
             readiness,
+            lease: Lease::default(),
         };
         Tenant { database, client, log, session, redis_url: servers.redis_url() }
     }

@@ -47,7 +47,7 @@ async fn changes_commits_and_sizes_are_counted_and_every_metric_is_there() {
         let series = [name.to_owned(), format!("{name}_count")];
         let there = series.iter().any(|name| !scrape.find(name, &[]).is_empty());
         // Their labels say what happened, so there are none before it does.
-        let is_eventful = [names::FAILURES, names::ROWS_LEFT_OUT].contains(&name);
+        let is_eventful = [names::FAILURES, names::ROWS_LEFT_OUT, names::ORPHAN_SLOT].contains(&name);
         assert!(there || is_eventful, "{name} is missing");
     }
     // Bob and his three new last messages.
@@ -66,7 +66,7 @@ async fn changes_commits_and_sizes_are_counted_and_every_metric_is_there() {
     assert_eq!(scrape.value(names::FOLLOWING, &[]), 1.0);
     assert_eq!(scrape.value(names::TAKE_OVERS, &[]), 1.0);
     assert!(scrape.find("process_resident_memory_bytes", &[])[0] > 0.0);
-    let allowed = ["tenant", "table", "op", "reason", "status", "version", "le"];
+    let allowed = ["tenant", "table", "op", "reason", "slot", "status", "version", "le"];
     for (name, labels) in scrape.labels().filter(|(name, _)| name.starts_with("posduif_")) {
         assert!(labels.keys().all(|label| allowed.contains(&label.as_str())), "{name} {labels:?}");
         assert!(!labels.values().any(|value| value.contains(&bob.to_string())), "{name} names a user");

@@ -1,6 +1,6 @@
 //! A tenant in, its ingester as a real process with an admin port out.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use posduif_provision::free_port;
 use posduif_testkit::{Process, Scratch, binaries, eventually};
@@ -10,10 +10,12 @@ use crate::{
     fixture::{SOON, Tenant},
 };
 
-/// `posduif-ingester` for one tenant.
+/// `posduif-ingester`, mostly for one tenant.
 pub struct Ingester {
     pub process: Process,
-    base: String,
+    /// Its configuration's file.
+    pub config: std::path::PathBuf,
+    port: u16,
     _scratch: Scratch,
 }
 
@@ -23,21 +25,29 @@ impl Ingester {
         Self::start_also(postgres, redis, tables, level, "").await
     }
 
-    /// The same, with further sections of the configuration.
+    /// The same, with further sections of the configuration; waits until it works for the tenant, which may be when the lease of
+    /// a killed predecessor has ended.
     pub async fn start_also(postgres: &str, redis: &str, tables: &str, level: &str, also: &str) -> Self {
+        let ingester = Self::spawn(&[postgres], redis, tables, level, also).await;
+        ingester.works_for(1).await;
+        ingester
+    }
+
+    /// Starts it for these databases, and waits for nothing.
+    pub async fn spawn(databases: &[&str], redis: &str, tables: &str, level: &str, also: &str) -> Self {
         let (scratch, port) = (Scratch::new(), free_port().unwrap());
         let file = scratch.join("config.yaml");
+        let tenants: Vec<String> = databases.iter().map(|url| format!("{{url: '{url}'}}")).collect();
         let yaml = format!(
-            "tenants: [{{url: '{postgres}'}}]\nredis: {{url: '{redis}', connect_timeout: 500ms, response_timeout: 500ms}}\n\
+            "tenants: [{}]\nredis: {{url: '{redis}', connect_timeout: 500ms, response_timeout: 500ms}}\n\
              admin: {{ingester_bind: '127.0.0.1:{port}'}}\nlog: {{level: {level}}}\n\
-             sync: {{tables: {tables}, wal: {{heartbeat_interval: 500ms, confirm_delay: 0s, read_interval: 200ms}}}}\n{also}"
+             sync: {{tables: {tables}, wal: {{heartbeat_interval: 500ms, confirm_delay: 0s, read_interval: 200ms}}}}\n{also}",
+            tenants.join(", ")
         );
         std::fs::write(&file, yaml).unwrap();
         let program = binaries::path("posduif-ingester").await;
         let process = Process::command(program).arg("--config").arg(&file).spawn();
-        let ingester = Ingester { process, base: format!("http://127.0.0.1:{port}"), _scratch: scratch };
-        ingester.ready().await;
-        ingester
+        Ingester { process, config: file, port, _scratch: scratch }
     }
 
     pub async fn start(tenant: &Tenant) -> Self {
@@ -51,9 +61,15 @@ impl Ingester {
         Self::start_also(tenant.database.ingester_url(), &redis, "[]", "debug", webhook).await
     }
 
+    /// As which the others know it.
+    pub fn name(&self) -> String {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        format!("{}:{}", host.trim(), self.port)
+    }
+
     async fn get(&self, path: &str) -> anyhow::Result<String> {
         let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
-        Ok(client.get(format!("{}{path}", self.base)).send().await?.text().await?)
+        Ok(client.get(format!("http://127.0.0.1:{}{path}", self.port)).send().await?.text().await?)
     }
 
     /// What `/metrics` says now; it must follow the rules.
@@ -82,6 +98,25 @@ impl Ingester {
             Ok(Some(()))
         })
         .await;
+    }
+
+    /// The tenants that it works for.
+    pub async fn tenants(&self) -> anyhow::Result<BTreeSet<String>> {
+        let report = self.readiness().await?;
+        let components = report["components"].as_object().into_iter().flatten();
+        // Databases of tests are called like this, and their parts have a slash.
+        let is_tenant = |name: &&String| name.starts_with("t_") && !name.contains('/');
+        Ok(components.map(|(name, _)| name).filter(is_tenant).cloned().collect())
+    }
+
+    /// Waits until it is ready and works for so many tenants; gives them.
+    pub async fn works_for(&self, tenants: usize) -> BTreeSet<String> {
+        eventually(3 * SOON, &format!("the ingester works for {tenants}"), async || {
+            let (report, held) = (self.readiness().await?, self.tenants().await?);
+            anyhow::ensure!(report["ready"] == true && held.len() == tenants, "{report}");
+            Ok(Some(held))
+        })
+        .await
     }
 
     pub async fn ready(&self) {

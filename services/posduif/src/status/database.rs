@@ -8,9 +8,11 @@ use posduif_runtime::{
 use tokio_postgres::{Client, Row};
 
 use super::{
-    report::{DatabaseFacts, Devices, EpochFacts, OrphanSlot, PastEpoch, SlotFacts},
+    orphan,
+    report::{DatabaseFacts, Devices, EpochFacts, OrphanSlot, PastEpoch, SlotFacts, Standing},
     standby,
 };
+use crate::tenant::word::{self, Word};
 
 /// Why nothing is known of a database.
 #[derive(Debug, thiserror::Error)]
@@ -82,14 +84,22 @@ async fn ask(
         timeline: server.get(6),
         ..DatabaseFacts::default()
     };
+    if facts.migrated {
+        let Word { paused_at, dropped_at, changed_by } = word::read_if_any(client).await?;
+        let changed_by = Some(changed_by).filter(|by| !by.is_empty());
+        facts.standing = Some(Standing { paused_at, dropped_at, changed_by });
+    }
+    let is_dropped = facts.standing.as_ref().is_some_and(|standing| standing.dropped_at.is_some());
     let mut orphans = Vec::new();
     for row in slots(client, &question.slot).await? {
         let slot = slot(&row);
         if slot.name == question.slot {
+            if is_dropped {
+                orphans.push(orphan::of(&slot, row.get(11), orphan::DROPPED));
+            }
             facts.slot = Some(slot);
         } else if !question.known_slots.contains(&slot.name) {
-            let SlotFacts { name, database, active, retained_bytes, .. } = slot;
-            orphans.push(OrphanSlot { cluster: row.get(11), slot: name, database, active, retained_bytes });
+            orphans.push(orphan::of(&slot, row.get(11), orphan::NOT_CONFIGURED));
         }
     }
     standby::look(client, &mut facts).await?;

@@ -3,6 +3,7 @@
 mod database;
 mod fail_over;
 mod log;
+mod orphan;
 mod report;
 mod standby;
 mod table;

@@ -44,6 +44,8 @@ pub struct DatabaseFacts {
     pub wal_end: String,
     pub migrated: bool,
     pub publication: bool,
+    /// What an operator said of the tenant last; absent in a database of an earlier version.
+    pub standing: Option<Standing>,
     pub slot: Option<SlotFacts>,
     /// Names of physical slots for whose standbys logical decoding waits.
     pub synchronized_standby_slots: Vec<String>,
@@ -57,6 +59,13 @@ pub struct DatabaseFacts {
     #[serde(skip)]
     pub published_age_seconds: Option<f64>,
     pub devices: Option<Devices>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Standing {
+    pub paused_at: Option<String>,
+    pub dropped_at: Option<String>,
+    pub changed_by: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -137,4 +146,8 @@ pub struct OrphanSlot {
     pub database: Option<String>,
     pub active: bool,
     pub retained_bytes: Option<i64>,
+    /// Why it is listed: `not_configured`, or `dropped`, the tenant that it was made for.
+    pub reason: &'static str,
+    /// What removes it; absent where somebody follows it.
+    pub command: Option<String>,
 }

@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use super::report::{DatabaseFacts, Report, StandbyFacts, TenantReport};
+use super::{
+    orphan,
+    report::{DatabaseFacts, Report, StandbyFacts, TenantReport},
+};
 use crate::columns;
 
 const HEAD: [&str; 9] =
@@ -15,15 +18,8 @@ pub fn render(report: &Report) -> String {
         details(tenant, &mut out);
     }
     for orphan in &report.orphan_slots {
-        let (slot, database) = (&orphan.slot, orphan.database.as_deref().unwrap_or("no database"));
         let kept = bytes(orphan.retained_bytes.map(i64::unsigned_abs));
-        push(
-            &mut out,
-            format_args!(
-                "\norphan slot {slot} ({database}) keeps {kept} of WAL and belongs to no configured tenant; where no other \
-                 installation uses it: SELECT pg_drop_replication_slot('{slot}')"
-            ),
-        );
+        push(&mut out, format_args!("\n{}", orphan::sentence(orphan, &kept)));
     }
     out
 }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use posduif_changelog::LogError;
-use posduif_model::Lsn;
+use posduif_model::{Lsn, TenantId};
 use posduif_runtime::config::TenantConfig;
 
 use super::{
     database, fail_over,
     log::{Log, Looked, Trouble},
-    report::{DatabaseFacts, Note, SlotFacts, TenantReport},
+    report::{DatabaseFacts, Note, SlotFacts, Standing, TenantReport},
 };
 
 /// All that is known of a tenant.
@@ -82,6 +82,9 @@ pub fn report(tenant: &TenantConfig, found: Found) -> TenantReport {
             ),
         );
     }
+    if let Some(standing) = found.database.as_ref().ok().and_then(|database| database.standing.as_ref()) {
+        heed(standing, &tenant.id, &mut notes);
+    }
     TenantReport {
         tenant: tenant.id.to_string(),
         ok: notes.problems.is_empty(),
@@ -93,6 +96,36 @@ pub fn report(tenant: &TenantConfig, found: Found) -> TenantReport {
         database: found.database.ok(),
         log: found.log.ok().and_then(|looked| Some(looked.log?.facts)),
     }
+}
+
+/// What follows from an operator's own word is no problem.
+fn heed(standing: &Standing, tenant: &TenantId, notes: &mut Notes) {
+    let by = standing.changed_by.as_deref().unwrap_or("somebody");
+    let follows: &[&str] = match (&standing.dropped_at, &standing.paused_at) {
+        (Some(since), _) => {
+            let message = format!(
+                "dropped at {since} by {by}; take the tenant out of the configuration, or take it up again: posduif tenant add"
+            );
+            notes.warning("dropped", message);
+            &[
+                "slot_missing",
+                "slot_inactive",
+                "publication_missing",
+                "log_missing",
+                "epoch_mismatch",
+                "lagging",
+            ]
+        }
+        (None, Some(since)) => {
+            let message = format!(
+                "paused since {since} by {by}; its slot keeps WAL meanwhile; posduif tenant resume {tenant} ends that"
+            );
+            notes.warning("paused", message);
+            &["slot_inactive", "lagging"]
+        }
+        (None, None) => &[],
+    };
+    notes.problems.retain(|problem| !follows.contains(&problem.code));
 }
 
 /// An error with its causes.

@@ -49,6 +49,29 @@ impl Installation {
         std::fs::write(self.config(), yaml.replacen("}]", &format!("}}, {{url: '{url}'}}]"), 1)).unwrap();
     }
 
+    /// From now on further tenants are kept in this file, which the tool makes.
+    pub fn keep_tenants_in_a_file(&self) -> PathBuf {
+        let file = self.scratch.join("tenants.yaml");
+        let yaml = std::fs::read_to_string(self.config()).unwrap();
+        std::fs::write(self.config(), format!("tenants_file: '{}'\n{yaml}", file.display())).unwrap();
+        file
+    }
+
+    /// A process of the tool that reads this as its standard input.
+    pub async fn tool(&self, arguments: &[&str], input: &str) -> Process {
+        let file = self.scratch.join(&format!("input-{}", uuid::Uuid::new_v4().simple()));
+        std::fs::write(&file, input).unwrap();
+        let script = "posduif=$1; input=$2; shift 2; exec \"$posduif\" \"$@\" < \"$input\"";
+        Process::command("sh")
+            .args(["-c", script, "sh"])
+            .arg(binaries::path("posduif").await)
+            .arg(file)
+            .arg("--config")
+            .arg(self.config())
+            .args(arguments.iter().copied())
+            .spawn()
+    }
+
     /// From now on the tool logs in to Redis with this password.
     pub fn set_redis_password(&self, password: &str) {
         let yaml = std::fs::read_to_string(self.config()).unwrap();

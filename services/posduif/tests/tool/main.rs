@@ -5,3 +5,4 @@ mod fixture;
 
 mod operator;
 mod status;
+mod tenants;

@@ -159,7 +159,7 @@ pub(super) async fn log_in(request: &HttpRequest) -> Result<LogIn, ApiError> {
 /// The user of a log-in, if nothing has ended it.
 pub(super) async fn still_good(app: &App, subject: &Subject) -> Result<WebUser, ApiError> {
     let ended = || ApiError::new(Code::Unauthorized, "the log-in has ended; log in again");
-    let (tenant, user) = (app.tenant(&subject.tenant).ok_or_else(ended)?.clone(), subject.user);
+    let (tenant, user) = (app.tenant(&subject.tenant).ok_or_else(ended)?, subject.user);
     let found = accounts::of(&tenant, &[user]).await?;
     let account = found.get(&user).filter(|account| accounts::is_good(subject, account));
     let is_admin = account.ok_or_else(ended)?.is_admin;
@@ -191,7 +191,7 @@ async fn device(request: &HttpRequest) -> Result<Device, ApiError> {
             (app.tenant(token.tenant()), Some(token))
         }
     };
-    let tenant = tenant.ok_or_else(refused)?.clone();
+    let tenant = tenant.ok_or_else(refused)?;
     let is_proven = |auth: &DeviceAuth| token.as_ref().is_none_or(|token| token.matches(&auth.token_hash));
     // PostgreSQL is asked for nobody whose address has used up its limit with bad credentials.
     let leave = || Toll::of(request).map_or(Ok(()), |toll| toll.stranger());

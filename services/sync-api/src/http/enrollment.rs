@@ -114,7 +114,7 @@ pub async fn get(
 }
 
 /// A token that one of the tenants may have made.
-fn known<'a>(app: &'a App, text: &str) -> Option<(&'a Arc<Tenant>, Token)> {
+fn known(app: &App, text: &str) -> Option<(Arc<Tenant>, Token)> {
     let token = Token::parse(text).ok()?;
     Some((app.tenant(token.tenant())?, token))
 }
@@ -122,7 +122,7 @@ fn known<'a>(app: &'a App, text: &str) -> Option<(&'a Arc<Tenant>, Token)> {
 /// Whoever presented many tokens that do not exist waits; `None` where nothing is limited.
 async fn leave_to_present<'a>(
     toll: Option<&'a Toll>,
-    known: Option<&(&Arc<Tenant>, Token)>,
+    known: Option<&(Arc<Tenant>, Token)>,
 ) -> Result<Option<TokenTry<'a>>, ApiError> {
     let Some(toll) = toll else { return Ok(None) };
     let tenant = known.map(|(tenant, _)| &tenant.id);

@@ -79,11 +79,14 @@ pub async fn login(
                 ApiError::invalid("this server has several tenants; name yours in tenant_id")
             })?),
         };
-    let Some(toll) = Toll::of(&request) else { return check(&app, tenant, username, password).await };
-    let named = tenant.map(|tenant| &tenant.id).ok_or(tenant_id.as_ref().map_or("", TenantId::as_str));
+    let Some(toll) = Toll::of(&request) else {
+        return check(&app, tenant.as_ref(), username, password).await;
+    };
+    let named =
+        tenant.as_ref().map(|tenant| &tenant.id).ok_or(tenant_id.as_ref().map_or("", TenantId::as_str));
     let log_in = toll.rates.tries.log_in(toll.address, named, &username).await;
     let log_in = toll.judge(By::Login, log_in)?;
-    let outcome = check(&app, tenant, username, password).await;
+    let outcome = check(&app, tenant.as_ref(), username, password).await;
     match &outcome {
         Ok(_) => log_in.succeeded().await,
         Err(error) if error.code() == Code::Unauthorized => {}

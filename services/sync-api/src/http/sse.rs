@@ -226,7 +226,7 @@ async fn take(app: &App, ticket: &str) -> Result<(Subject, DateTime<Utc>), ApiEr
     let refused =
         || ApiError::new(Code::Unauthorized, "the ticket is unknown, used or expired; ask for another");
     let ticket = Token::parse(ticket).map_err(|_| refused())?;
-    let tenant = app.tenant(ticket.tenant()).ok_or_else(refused)?.clone();
+    let tenant = app.tenant(ticket.tenant()).ok_or_else(refused)?;
     let bearer = tenant.tickets.take(&ticket.hash()).await?.ok_or_else(refused)?;
     let Bearer { user, log_ins, expires_at } =
         serde_json::from_str(&bearer).map_err(|_| LogError::Corrupt("a ticket".to_owned()))?;

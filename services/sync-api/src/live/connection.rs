@@ -47,6 +47,8 @@ pub enum Ending {
     Revoked,
     /// The log-in expired.
     Expired,
+    /// Its tenant is no longer served here.
+    Removed,
 }
 
 impl Ending {
@@ -56,6 +58,7 @@ impl Ending {
             Ending::Draining { .. } => "draining",
             Ending::Revoked => "revoked",
             Ending::Expired => "expired",
+            Ending::Removed => "removed",
         }
     }
 }

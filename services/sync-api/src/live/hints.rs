@@ -1,6 +1,6 @@
 //! Hints from Redis in, tails and checks that look at once out; whatever is lost is looked for all the same.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use posduif_changelog::{
     LogError, Timeouts,
@@ -26,6 +26,8 @@ pub(super) async fn listen(hub: Arc<Hub>, stop: CancellationToken) {
     loop {
         let Err(error) = select! {
             () = stop.cancelled() => return,
+            // It subscribes anew.
+            () = hub.changed.notified() => continue,
             ended = subscribed(&hub, &mut backoff) => ended,
         };
         tracing::warn!(%error, "no hints of changes; live connections hear of them a little later");
@@ -40,11 +42,15 @@ pub(super) async fn listen(hub: Arc<Hub>, stop: CancellationToken) {
 async fn subscribed(hub: &Hub, backoff: &mut Backoff) -> Result<std::convert::Infallible, LogError> {
     let redis = &hub.app.redis;
     let patience = Timeouts { connect: redis.connect_timeout, response: redis.response_timeout };
-    let tenants = hub.tenants.keys().cloned();
-    let mut subscriber = Subscriber::connect(redis.url.expose(), patience, tenants).await?;
+    let tenants = hub.tenants();
+    if tenants.is_empty() {
+        return pending().await;
+    }
+    let named = tenants.keys().cloned();
+    let mut subscriber = Subscriber::connect(redis.url.expose(), patience, named).await?;
     backoff.reset();
     // Of what happened before there were no hints.
-    hub.tenants.values().for_each(|live| live.wake.notify_one());
+    tenants.values().for_each(|live| live.wake.notify_one());
     let mut check = Instant::now() + CHECK;
     loop {
         let hint = select! {
@@ -58,18 +64,18 @@ async fn subscribed(hub: &Hub, backoff: &mut Backoff) -> Result<std::convert::In
         match hint {
             None => return Err(LogError::Unavailable("the subscription ended".to_owned())),
             Some(Hint::Watermark(tenant)) => {
-                if let Some(live) = hub.tenants.get(&tenant) {
+                if let Some(live) = tenants.get(&tenant) {
                     live.wake.notify_one();
                 }
             }
             Some(Hint::Credential(tenant, device)) => {
-                if let Some(live) = hub.tenants.get(&tenant) {
+                if let Some(live) = tenants.get(&tenant) {
                     // The check ends with the hub, and so does this.
                     let _ = live.named.send(Named::Device(device));
                 }
             }
             Some(Hint::Account(tenant, user)) => {
-                if let Some(live) = hub.tenants.get(&tenant) {
+                if let Some(live) = tenants.get(&tenant) {
                     let _ = live.named.send(Named::User(user));
                 }
             }

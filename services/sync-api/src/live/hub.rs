@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,9 +10,11 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use posduif_changelog::presence::Member;
 use posduif_model::{TenantId, UserId};
 use tokio::{
+    select,
     sync::{Mutex, Notify, Semaphore, mpsc, oneshot},
     task::JoinSet,
     time::{sleep, timeout},
@@ -48,12 +51,16 @@ pub struct LiveTenant {
     /// Devices whose credential changed.
     pub(super) named: mpsc::UnboundedSender<Named>,
     joins: mpsc::UnboundedSender<Join>,
+    /// Ends its tasks.
+    stop: CancellationToken,
 }
 
 /// All live connections of a replica.
 pub struct Hub {
     pub app: Arc<App>,
-    pub(super) tenants: BTreeMap<TenantId, Arc<LiveTenant>>,
+    tenants: ArcSwap<LiveTenants>,
+    /// There are other tenants now.
+    pub(super) changed: Notify,
     pub(super) metrics: LiveMetrics,
     /// How many pages are read for events at the same time.
     pub(super) page_readers: Semaphore,
@@ -61,8 +68,12 @@ pub struct Hub {
     numbers: AtomicU64,
     draining: CancellationToken,
     stop: CancellationToken,
-    inboxes: Mutex<Vec<Inbox>>,
+    /// Tenants whose tasks are to be begun.
+    beginning: mpsc::UnboundedSender<Inbox>,
+    inboxes: Mutex<mpsc::UnboundedReceiver<Inbox>>,
 }
+
+pub(super) type LiveTenants = BTreeMap<TenantId, Arc<LiveTenant>>;
 
 /// What the tasks of a tenant are fed with.
 struct Inbox {
@@ -140,8 +151,33 @@ impl Drop for Place {
 
 impl Hub {
     pub fn new(app: Arc<App>, metrics: LiveMetrics) -> Arc<Self> {
-        let (mut tenants, mut inboxes) = (BTreeMap::new(), Vec::new());
-        for tenant in app.tenants() {
+        let (beginning, inboxes) = mpsc::unbounded_channel();
+        let sse = &app.api.sse;
+        let hub = Hub {
+            page_readers: Semaphore::new(sse.page_readers),
+            seats: Seats::new(sse),
+            app,
+            tenants: ArcSwap::default(),
+            changed: Notify::new(),
+            metrics,
+            numbers: AtomicU64::new(0),
+            draining: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            beginning,
+            inboxes: Mutex::new(inboxes),
+        };
+        hub.add(&hub.app.tenants());
+        Arc::new(hub)
+    }
+
+    pub(super) fn tenants(&self) -> Arc<LiveTenants> {
+        self.tenants.load_full()
+    }
+
+    /// Listeners of these tenants may come from now on. Only one caller at a time changes the tenants.
+    pub fn add(&self, added: &[Arc<Tenant>]) {
+        let mut tenants = LiveTenants::clone(&self.tenants());
+        for tenant in added {
             let (joins, wanting) = mpsc::unbounded_channel();
             let (named, renamed) = mpsc::unbounded_channel();
             let live = Arc::new(LiveTenant {
@@ -151,42 +187,63 @@ impl Hub {
                 wake: Notify::new(),
                 named,
                 joins,
+                stop: self.stop.child_token(),
             });
-            inboxes.push(Inbox { live: live.clone(), joins: wanting, named: renamed });
+            // Nobody begins tasks any more once the hub has ended.
+            let _ended = self.beginning.send(Inbox { live: live.clone(), joins: wanting, named: renamed });
             tenants.insert(tenant.id.clone(), live);
         }
-        let sse = &app.api.sse;
-        Arc::new(Hub {
-            page_readers: Semaphore::new(sse.page_readers),
-            seats: Seats::new(sse),
-            app,
-            tenants,
-            metrics,
-            numbers: AtomicU64::new(0),
-            draining: CancellationToken::new(),
-            stop: CancellationToken::new(),
-            inboxes: Mutex::new(inboxes),
-        })
+        self.tenants.store(Arc::new(tenants));
+        self.changed.notify_one();
+    }
+
+    /// Ends the streams of these tenants and lets no more in.
+    pub fn remove(&self, removed: &[Arc<Tenant>]) {
+        let mut tenants = LiveTenants::clone(&self.tenants());
+        let gone: Vec<_> = removed.iter().filter_map(|tenant| tenants.remove(&tenant.id)).collect();
+        self.tenants.store(Arc::new(tenants));
+        self.changed.notify_one();
+        for live in gone {
+            live.stop.cancel();
+            live.roster.all().iter().for_each(|connection| connection.end(Ending::Removed));
+        }
     }
 
     /// Runs what connections need until [`Hub::stop`]; ends earlier only where something broke.
-    pub async fn run(self: Arc<Self>) -> std::io::Result<()> {
+    pub async fn run(self: Arc<Self>) -> io::Result<()> {
         let mut tasks = JoinSet::new();
-        tasks.spawn(hints::listen(self.clone(), self.stop.clone()));
-        for Inbox { live, joins, named } in self.inboxes.lock().await.drain(..) {
-            let (app, metrics, stop) = (self.app.clone(), self.metrics.clone(), self.stop.clone());
-            tasks.spawn(Tail::new(app.clone(), live.clone(), joins, metrics.clone()).run(stop.clone()));
-            let offline_after = app.api.sse.offline_after;
-            tasks.spawn(recheck::watch(app, live.clone(), named, stop.clone()));
-            tasks.spawn(presence::keep(live, offline_after, metrics, stop));
-        }
-        while let Some(ended) = tasks.join_next().await {
-            ended.map_err(std::io::Error::other)?;
-            if !self.stop.is_cancelled() {
-                return Err(std::io::Error::other("a task of the live connections ended unasked"));
+        let mut inboxes = self.inboxes.lock().await;
+        let stop = self.stop.clone();
+        tasks.spawn(asked_to_end(hints::listen(self.clone(), stop.clone()), stop.clone()));
+        loop {
+            let ended = select! {
+                Some(inbox) = inboxes.recv(), if !self.stop.is_cancelled() => {
+                    self.begin(inbox, &mut tasks);
+                    continue;
+                }
+                ended = tasks.join_next() => ended,
+            };
+            match ended {
+                Some(Ok(true)) => {}
+                Some(Ok(false)) => {
+                    return Err(io::Error::other("a task of the live connections ended unasked"));
+                }
+                Some(Err(error)) => return Err(io::Error::other(error)),
+                None => return Ok(()),
             }
         }
-        Ok(())
+    }
+
+    fn begin(&self, inbox: Inbox, tasks: &mut JoinSet<bool>) {
+        let Inbox { live, joins, named } = inbox;
+        let (app, metrics, stop) = (self.app.clone(), self.metrics.clone(), live.stop.clone());
+        let tail = Tail::new(app.clone(), live.clone(), joins, metrics.clone()).run(stop.clone());
+        let offline_after = app.api.sse.offline_after;
+        let recheck = recheck::watch(app, live.clone(), named, stop.clone());
+        let presence = presence::keep(live, offline_after, metrics, stop.clone());
+        tasks.spawn(asked_to_end(tail, stop.clone()));
+        tasks.spawn(asked_to_end(recheck, stop.clone()));
+        tasks.spawn(asked_to_end(presence, stop));
     }
 
     /// Lets a caller in.
@@ -197,7 +254,7 @@ impl Hub {
             refused("draining");
             return Err(OpenError::Draining);
         }
-        let live = self.tenants.get(&tenant.id).ok_or(OpenError::Away)?.clone();
+        let live = self.tenants().get(&tenant.id).ok_or(OpenError::Away)?.clone();
         let seat = self.seats.take(&tenant.id, user, audience.device());
         let seat = seat.inspect_err(|reason| refused(reason.label()))?;
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
@@ -221,6 +278,9 @@ impl Hub {
         if self.draining.is_cancelled() {
             connection.end(Ending::Draining { retry: retry() });
         }
+        if live.stop.is_cancelled() {
+            connection.end(Ending::Removed);
+        }
         Ok(LiveStream::new(self.clone(), place, source, retry()))
     }
 
@@ -228,7 +288,7 @@ impl Hub {
     pub async fn drain(&self, within: Duration) {
         self.draining.cancel();
         let drained = async {
-            let mut open: Vec<_> = self.tenants.values().flat_map(|live| live.roster.all()).collect();
+            let mut open: Vec<_> = self.tenants().values().flat_map(|live| live.roster.all()).collect();
             // By a scattered number: those that came together do not go together.
             open.sort_by_key(|connection| connection.number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
             let most = u32::try_from(open.len()).unwrap_or(u32::MAX).max(1);
@@ -252,6 +312,12 @@ impl Hub {
     pub fn stop(&self) {
         self.stop.cancel();
     }
+}
+
+/// Runs a task; whether it was meant to end when it did.
+async fn asked_to_end(task: impl Future<Output = ()>, stop: CancellationToken) -> bool {
+    task.await;
+    stop.is_cancelled()
 }
 
 fn retry() -> u64 {

@@ -7,12 +7,15 @@ use posduif_changelog::{Batch, CommitRecord, LogState, LogWriter, Watermark, con
 use posduif_migrations::{Roles, migrate};
 use posduif_model::{Bucket, Change, DeviceId, Epoch, Lsn, Op, Position, TenantId, UserId};
 use posduif_provision::free_port;
-use posduif_runtime::{config::Config, metrics::Metrics};
+use posduif_runtime::{config::Config, metrics::Metrics, readiness::Readiness, reload::Tenants};
 use posduif_sync_api::{app::App, clock::Clock, metrics::RequestMetrics, service, sightings};
 use posduif_testkit::{API, Database, INGESTER, Process, Scratch, Servers, binaries, eventually, logs};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::{sync::Mutex, task::JoinHandle};
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinHandle,
+};
 use tokio_postgres::types::PgLsn;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -234,6 +237,8 @@ pub struct Program {
     pub process: Process,
     pub base: String,
     pub admin: String,
+    /// Its configuration's file.
+    pub config: std::path::PathBuf,
     _files: Scratch,
 }
 
@@ -265,7 +270,7 @@ impl Api {
         let program = binaries::path("posduif-sync-api").await;
         let process = Process::command(program).arg("--config").arg(&file).spawn();
         let at = |port| format!("http://127.0.0.1:{port}");
-        Program { process, base: at(port), admin: at(admin), _files: files }
+        Program { process, base: at(port), admin: at(admin), config: file, _files: files }
     }
 }
 
@@ -287,6 +292,15 @@ fn unlimited(sections: &str) -> &'static str {
 
 /// Runs a server in this process; its task ends after the token is cancelled.
 pub fn serve(config: &Config) -> (String, CancellationToken, JoinHandle<std::io::Result<()>>) {
+    let (_, tenants) = watch::channel(Arc::new(config.tenants.clone()));
+    serve_following(config, tenants)
+}
+
+/// The same, for tenants that come and go.
+pub fn serve_following(
+    config: &Config,
+    tenants: watch::Receiver<Tenants>,
+) -> (String, CancellationToken, JoinHandle<std::io::Result<()>>) {
     let app = Arc::new(App::new(config, Clock::system()).unwrap());
     let (seen, interval) = (app.clone(), config.api.last_seen_interval);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -296,7 +310,8 @@ pub fn serve(config: &Config) -> (String, CancellationToken, JoinHandle<std::io:
     let shutdown = CancellationToken::new();
     let until = shutdown.clone();
     tokio::spawn(async move { sightings::write_down(&seen, interval, until).await });
-    let server = tokio::spawn(service::serve(app, listener, metrics, shutdown.clone()));
+    let following = service::Following { tenants, readiness: Readiness::default() };
+    let server = tokio::spawn(service::serve(app, following, listener, metrics, shutdown.clone()));
     (base, shutdown, server)
 }
 

@@ -43,5 +43,6 @@ mod slow;
 mod snapshot;
 mod status;
 mod tables;
+mod tenants;
 mod tls;
 mod tries;

@@ -149,7 +149,7 @@ async fn who_is_believed_to_be_online_and_is_not_is_found() {
         Servers::shared().await.redis_url_of(posduif_testkit::API),
     );
     let app = App::new(&Config::from_yaml(&yaml).unwrap(), Clock::system()).unwrap();
-    compare_views(app.tenant(&api.tenant).unwrap()).await.unwrap();
+    compare_views(&app.tenant(&api.tenant).unwrap()).await.unwrap();
     until(&api, ben, false).await;
     assert!(is_online(&api, ann.user).await);
 }

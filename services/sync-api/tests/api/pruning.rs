@@ -19,10 +19,10 @@ async fn old_receipts_writers_and_tombstones_go_and_younger_ones_stay() {
     api.sql.batch_execute(sql).await.unwrap();
     let yaml = format!("tenants: [{{url: '{}'}}]\nauth: {{jwt_secret: '{SECRET}'}}", api.database.url());
     let app = App::new(&Config::from_yaml(&yaml).unwrap(), Clock::system()).unwrap();
-    let tenant = app.tenants().next().unwrap();
+    let tenant = app.only_tenant().unwrap();
     // Receipts of 30 to 40 days, the old device's, writers of 7 to 99 days, tombstones of 90 to 100 days.
-    assert_eq!(pruning::prune_tenant(tenant).await.unwrap(), 11 + 2500 + 47 + 6);
-    assert_eq!(pruning::prune_tenant(tenant).await.unwrap(), 0);
+    assert_eq!(pruning::prune_tenant(&tenant).await.unwrap(), 11 + 2500 + 47 + 6);
+    assert_eq!(pruning::prune_tenant(&tenant).await.unwrap(), 0);
     let sql = "SELECT (SELECT max(upload_id::int) FROM posduif_engine.upload_receipts),
                       (SELECT max(convert_from(key, 'UTF8')::int) FROM posduif_engine.row_versions WHERE deleted),
                       (SELECT max(convert_from(key, 'UTF8')::int) FROM posduif_engine.row_versions WHERE NOT deleted)";

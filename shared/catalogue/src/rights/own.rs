@@ -114,6 +114,7 @@ const API: Rights = &[
     ("posduif_engine.heartbeat", &[("SELECT", &[])]),
     ("posduif_engine.sync_epoch", &[("SELECT", &[])]),
     ("posduif_engine.epoch_history", &[("SELECT", &[])]),
+    ("posduif_engine.tenancy", &[("SELECT", &[])]),
 ];
 
 const INGESTER: Rights = &[
@@ -129,6 +130,8 @@ const INGESTER: Rights = &[
         "posduif_engine.epoch_history",
         &[("SELECT", &[]), ("INSERT", &["epoch", "token", "reason", "detail"]), ("DELETE", &[])],
     ),
+    // Only an operator pauses, resumes and drops.
+    ("posduif_engine.tenancy", &[("SELECT", &[])]),
     ("posduif_engine.captured", &[("SELECT", &[]), ("DELETE", &[])]),
     ("posduif_engine.capture", &[("SELECT", &[]), ("UPDATE", &["noted_by", "enabled"])]),
 ];

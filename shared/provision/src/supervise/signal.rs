@@ -3,6 +3,7 @@
 /// The signals that a supervised process can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
+    Hup,
     Int,
     Quit,
     Term,
@@ -14,6 +15,7 @@ pub enum Signal {
 impl Signal {
     pub(super) fn name(self) -> &'static str {
         match self {
+            Self::Hup => "HUP",
             Self::Int => "INT",
             Self::Quit => "QUIT",
             Self::Term => "TERM",
@@ -25,6 +27,7 @@ impl Signal {
 
     pub(super) fn native(self) -> rustix::process::Signal {
         match self {
+            Self::Hup => rustix::process::Signal::HUP,
             Self::Int => rustix::process::Signal::INT,
             Self::Quit => rustix::process::Signal::QUIT,
             Self::Term => rustix::process::Signal::TERM,

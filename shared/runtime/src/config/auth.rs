@@ -109,13 +109,16 @@ impl AuthConfig {
         lines.map(|line| long_enough(KEY, SecretString::from(line))).collect()
     }
 
-    pub(super) fn check(&self, tenants: usize, problems: &mut Problems) {
+    pub(super) fn check(&self, problems: &mut Problems) {
         problems.range("auth.jwt_expiration", self.jwt_expiration, 1..=31_536_000);
         problems.range(
             "auth.enrollment_ttl",
             self.enrollment_ttl,
             Duration::from_secs(1)..=Duration::from_secs(30 * 86_400),
         );
+    }
+
+    pub(super) fn check_number(&self, tenants: usize, problems: &mut Problems) {
         if self.device_auth == DeviceAuth::DeviceId && tenants > 1 {
             problems.add(
                 "auth.device_auth",

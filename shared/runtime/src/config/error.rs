@@ -7,6 +7,13 @@ use std::{fmt, io, ops::RangeInclusive, path::PathBuf};
 pub enum ConfigError {
     #[error("cannot read the configuration file {path}: {source}; name another one with --config")]
     Read { path: PathBuf, source: io::Error },
+    #[error(
+        "cannot read the tenants_file {path}: {source}; posduif tenant add makes it, or write [] into it where there \
+         are no tenants yet"
+    )]
+    ReadTenants { path: PathBuf, source: io::Error },
+    #[error("the tenants_file {path} holds no usable list of tenants: {cause}")]
+    Tenants { path: PathBuf, cause: Box<ConfigError> },
     #[error("the configuration file is no valid YAML: {0}")]
     Syntax(String),
     #[error("the configuration cannot be used:{}", lines(.0))]

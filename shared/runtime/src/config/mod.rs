@@ -6,6 +6,7 @@ mod auth;
 mod cors;
 mod duration;
 mod error;
+mod files;
 mod load;
 mod log;
 mod postgres_url;
@@ -17,12 +18,13 @@ mod retention;
 mod sse;
 mod sync;
 mod tenants;
+mod tenants_file;
 mod tls;
 mod wal;
 mod webhook;
 mod webhook_url;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -31,6 +33,7 @@ pub use api::ApiConfig;
 pub use auth::{AuthConfig, DeviceAuth};
 pub use cors::{AllowedOrigins, CorsConfig, InvalidOrigin, Origin};
 pub use error::{ConfigError, Problem};
+pub use files::{Fingerprint, Sections};
 pub use log::{LogConfig, LogFormat};
 pub use postgres_url::{InvalidPostgresUrl, PostgresUrl};
 pub use public_url::{InvalidPublicUrl, PublicUrl};
@@ -41,6 +44,7 @@ pub use retention::RetentionConfig;
 pub use sse::SseConfig;
 pub use sync::{MAX_BATCH_SIZE, SyncConfig};
 pub use tenants::{Reader, TenantConfig};
+pub use tenants_file::{Entry, TenantsFile, TenantsFileError};
 pub use tls::TlsConfig;
 pub use wal::WalConfig;
 pub use webhook::WebhookConfig;
@@ -52,8 +56,11 @@ use error::Problems;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// At least one; their ids differ.
+    /// Those of the `tenants_file` among them, at the end; their ids differ. Without such a file there is at least one.
+    #[serde(default)]
     pub tenants: Vec<TenantConfig>,
+    /// A YAML list of further tenants, which `posduif tenant add` and `drop` write.
+    pub tenants_file: Option<PathBuf>,
     #[serde(default)]
     pub redis: RedisConfig,
     #[serde(default)]
@@ -86,6 +93,20 @@ impl Config {
         Config::read(reader, &text, load::environment())
     }
 
+    /// Where further tenants are listed, whether that file can be used or not.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no YAML.
+    pub fn tenants_file_of(path: &Path) -> Result<Option<PathBuf>, ConfigError> {
+        #[derive(Deserialize)]
+        struct Key {
+            tenants_file: Option<PathBuf>,
+        }
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Ok(load::parse::<Key>(&text, load::environment())?.tenants_file)
+    }
+
     /// The configuration that a text alone describes, without the environment.
     pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
         Config::from_yaml_for(Reader::Api, text)
@@ -110,18 +131,45 @@ impl Config {
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let mut config: Config = load::parse(text, variables)?;
+        let own = config.tenants.len();
+        match &config.tenants_file {
+            Some(path) => config.tenants.extend(tenants_file::tenants(path)?),
+            None if own == 0 => return Err(no_tenant()),
+            None => {}
+        }
         let mut problems = Problems::default();
-        tenants::settle(&mut config.tenants, reader, &mut problems);
+        tenants::settle(&mut config.tenants, own, reader, &mut problems);
         config.redis.settle(&mut problems);
         config.api.check(&mut problems);
-        config.sync.check(config.tenants.len(), &mut problems);
-        config.auth.check(config.tenants.len(), &mut problems);
+        config.sync.check(&mut problems);
+        config.auth.check(&mut problems);
+        config.check_number(config.tenants.len(), &mut problems);
         config.rate_limit.check(&mut problems);
         config.webhook.check(&mut problems);
         config.log.check(&mut problems);
         problems.into_result()?;
         Ok(config)
     }
+
+    /// Refuses settings that do not go together with so many tenants.
+    ///
+    /// # Errors
+    /// `Invalid`; the settings are those of this configuration, the number may be that of a later one.
+    pub fn allows(&self, tenants: usize) -> Result<(), ConfigError> {
+        let mut problems = Problems::default();
+        self.check_number(tenants, &mut problems);
+        problems.into_result()
+    }
+
+    fn check_number(&self, tenants: usize, problems: &mut Problems) {
+        self.sync.wal.check_number(tenants, problems);
+        self.auth.check_number(tenants, problems);
+    }
+}
+
+fn no_tenant() -> ConfigError {
+    let what = "is empty; name at least one tenant with its url, or a tenants_file".to_owned();
+    ConfigError::Invalid(vec![Problem { key: "tenants".to_owned(), what }])
 }
 
 #[cfg(test)]
@@ -223,6 +271,13 @@ mod tests {
             for key in keys {
                 assert!(SHIPPED.contains(&format!(" {key}:")), "{section}.{key} is not shown");
             }
+        }
+        let error = with_variable("POSDUIF__NO_SUCH_KEY", "").unwrap_err().to_string();
+        let keys: Vec<_> = error.split('`').skip(3).step_by(2).collect();
+        assert!(keys.contains(&"tenants_file"), "{error}");
+        for key in keys {
+            let shown = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{key}:"));
+            assert!(SHIPPED.lines().any(shown), "{key} is not shown");
         }
     }
 

@@ -12,6 +12,7 @@ use tokio_postgres::config::Host;
 pub struct PostgresUrl {
     config: tokio_postgres::Config,
     database: String,
+    text: String,
 }
 
 /// The text is no such URL; the text itself is not repeated, it may hold a password.
@@ -39,6 +40,11 @@ impl PostgresUrl {
     /// The parsed URL as it was written, password included.
     pub fn config(&self) -> &tokio_postgres::Config {
         &self.config
+    }
+
+    /// The text itself, with a password that stands in it.
+    pub fn as_written(&self) -> &str {
+        &self.text
     }
 
     pub fn has_password(&self) -> bool {
@@ -91,7 +97,7 @@ impl FromStr for PostgresUrl {
         }
         let database = config.get_dbname().filter(|name| !name.is_empty());
         let database = database.ok_or(InvalidPostgresUrl::Missing("database"))?.to_owned();
-        Ok(PostgresUrl { config, database })
+        Ok(PostgresUrl { config, database, text: text.to_owned() })
     }
 }
 

@@ -47,7 +47,7 @@ impl SyncConfig {
         Ok(RuleSet::new(&self.tables)?.with_max_row_bytes(self.max_row_bytes))
     }
 
-    pub(super) fn check(&self, tenants: usize, problems: &mut Problems) {
+    pub(super) fn check(&self, problems: &mut Problems) {
         problems.range("sync.batch_size", self.batch_size, 1..=MAX_BATCH_SIZE);
         problems.range("sync.sync_interval_seconds", self.sync_interval_seconds, 1..=86_400);
         problems.range("sync.max_row_bytes", self.max_row_bytes, 64 << 10..=64 << 20);
@@ -55,7 +55,7 @@ impl SyncConfig {
             problems.add("sync.tables", error);
         }
         self.retention.check(problems);
-        self.wal.check(tenants, problems);
+        self.wal.check(problems);
     }
 }
 

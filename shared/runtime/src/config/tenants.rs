@@ -1,6 +1,6 @@
 //! `tenants`: one database each, with the roles of API, ingester and operator.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use posduif_model::{Source, TenantId};
 use secrecy::SecretString;
@@ -10,6 +10,8 @@ use super::{error::Problems, postgres_url::PostgresUrl, wal::WalConfig};
 use crate::secret::{self, SecretError, SecretSource};
 
 /// One tenant and how to reach its database.
+///
+/// Two are equal where their reader need not notice a difference: id, database and role, password, certificates, source.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "Keys")]
 pub struct TenantConfig {
@@ -27,6 +29,12 @@ pub struct TenantConfig {
     ingester_password: SecretSource,
     admin_url: Option<PostgresUrl>,
     admin_password: SecretSource,
+}
+
+impl PartialEq for TenantConfig {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.id, &self.url, &self.ca_file, self.wal) == (&other.id, &other.url, &other.ca_file, other.wal)
+    }
 }
 
 /// Which of the programs reads the configuration: each reads its own passwords alone.
@@ -166,6 +174,15 @@ impl TenantConfig {
         self.ingester_url.as_ref().unwrap_or(&self.url).config().get_user()
     }
 
+    /// The files that the reader takes from this entry, besides those of certificates.
+    pub(super) fn secret_file(&self, reader: Reader) -> Option<&Path> {
+        let source = match reader {
+            Reader::Ingester if self.ingester_url.is_some() => &self.ingester_password,
+            Reader::Ingester | Reader::Api => &self.password,
+        };
+        source.file()
+    }
+
     fn reached_by(
         &self,
         url: Option<&PostgresUrl>,
@@ -181,6 +198,15 @@ impl TenantConfig {
         Ok(tenant)
     }
 
+    /// The same tenant as this reader sees it once its configuration was loaded.
+    ///
+    /// # Errors
+    /// The password's file cannot be read.
+    pub fn settled(mut self, reader: Reader) -> Result<Self, SecretError> {
+        self.settle(reader).map_err(|(_, error)| error)?;
+        Ok(self)
+    }
+
     /// Puts the reader's password into the URL; what cannot be read is told with its key.
     fn settle(&mut self, reader: Reader) -> Result<(), (&'static str, SecretError)> {
         if reader == Reader::Ingester && self.ingester_url.is_some() {
@@ -192,21 +218,23 @@ impl TenantConfig {
     }
 }
 
-/// Reads the password files and refuses what concerns the list as a whole.
-pub(super) fn settle(tenants: &mut [TenantConfig], reader: Reader, problems: &mut Problems) {
-    if tenants.is_empty() {
-        problems.add("tenants", "is empty; name at least one tenant with its url");
-    }
+/// Reads the password files and refuses what concerns the list as a whole. The first `own` entries stand in the
+/// configuration, the others in the `tenants_file`.
+pub(super) fn settle(tenants: &mut [TenantConfig], own: usize, reader: Reader, problems: &mut Problems) {
     let mut seen = std::collections::BTreeSet::new();
     for (index, tenant) in tenants.iter_mut().enumerate() {
+        let entry = match index.checked_sub(own) {
+            None => format!("tenants[{index}]"),
+            Some(index) => format!("tenants_file[{index}]"),
+        };
         if !seen.insert(tenant.id.clone()) {
             problems.add(
-                format!("tenants[{index}].id"),
+                format!("{entry}.id"),
                 format!("{} is the id of an earlier tenant; ids must differ", tenant.id),
             );
         }
         if let Err((key, error)) = tenant.settle(reader) {
-            problems.add(format!("tenants[{index}].{key}"), error);
+            problems.add(format!("{entry}.{key}"), error);
         }
     }
 }
@@ -234,7 +262,7 @@ mod tests {
     #[test]
     fn at_least_one_tenant_is_needed() {
         assert!(refused("tenants: []").contains("tenants: is empty"));
-        assert!(refused("redis: {}").contains("tenants: is required"));
+        assert!(refused("redis: {}").contains("tenants: is empty"));
     }
 
     #[test]

@@ -78,17 +78,18 @@ impl WalConfig {
         format!("{stem}_{hash}")
     }
 
-    pub(super) fn check(&self, tenants: usize, problems: &mut Problems) {
-        if !self.slot_name.is_empty() {
-            if !is_slot_name(&self.slot_name) {
-                problems.add("sync.wal.slot_name", "a slot's name has 1 to 63 characters from a-z 0-9 _");
-            }
-            if tenants > 1 {
-                problems.add(
-                    "sync.wal.slot_name",
-                    "every tenant needs a slot of its own; leave it empty where there are several tenants",
-                );
-            }
+    pub(super) fn check_number(&self, tenants: usize, problems: &mut Problems) {
+        if !self.slot_name.is_empty() && tenants > 1 {
+            problems.add(
+                "sync.wal.slot_name",
+                "every tenant needs a slot of its own; leave it empty where there are several tenants",
+            );
+        }
+    }
+
+    pub(super) fn check(&self, problems: &mut Problems) {
+        if !self.slot_name.is_empty() && !is_slot_name(&self.slot_name) {
+            problems.add("sync.wal.slot_name", "a slot's name has 1 to 63 characters from a-z 0-9 _");
         }
         if !(1..=NAME_BYTES).contains(&self.publication.len()) || self.publication.contains('\0') {
             problems.add("sync.wal.publication", "a publication's name has 1 to 63 bytes");
@@ -140,7 +141,8 @@ mod tests {
         let named = WalConfig { slot_name: "mine".to_owned(), ..WalConfig::default() };
         let refused = |wal: &WalConfig, tenants| {
             let mut problems = Problems::default();
-            wal.check(tenants, &mut problems);
+            wal.check(&mut problems);
+            wal.check_number(tenants, &mut problems);
             problems.into_result().is_err()
         };
         assert!(!refused(&named, 1) && refused(&named, 2) && !refused(&WalConfig::default(), 2));

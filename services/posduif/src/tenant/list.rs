@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
+use super::word::{self, Word};
 use crate::columns;
 
 /// One configured tenant.
@@ -35,9 +36,13 @@ struct Content {
     users: i64,
     /// Those that are not revoked.
     devices: i64,
+    /// What an operator said last.
+    paused_at: Option<String>,
+    dropped_at: Option<String>,
+    changed_by: Option<String>,
 }
 
-const HEAD: [&str; 7] = ["TENANT", "DATABASE", "REACHABLE", "MODE", "EPOCH", "USERS", "DEVICES"];
+const HEAD: [&str; 8] = ["TENANT", "DATABASE", "REACHABLE", "MODE", "STANDING", "EPOCH", "USERS", "DEVICES"];
 /// The longest that one database may keep the list waiting.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -70,7 +75,7 @@ async fn look(config: Config, tenant: TenantConfig) -> Listed {
         Ok(None) => (true, Some("the database is not migrated; run posduif migrate".to_owned()), None),
         Err(error) => (false, Some(format!("{error:#}")), None),
     };
-    let mode = if config.sync.wal.enabled { "wal" } else { "polling" };
+    let mode = tenant.source(&config.sync.wal).as_str();
     Listed {
         database: tenant.url.database().to_owned(),
         tenant_id: tenant.id,
@@ -100,10 +105,18 @@ async fn content(client: &Client) -> Result<Option<Content>, tokio_postgres::Err
                       (SELECT count(*) FROM public.users),
                       (SELECT count(*) FROM public.devices WHERE revoked_at IS NULL)";
     let row = client.query_one(sql, &[]).await?;
-    Ok(Some(Content { epoch: row.try_get(0)?, users: row.try_get(1)?, devices: row.try_get(2)? }))
+    let Word { paused_at, dropped_at, changed_by } = word::read_if_any(client).await?;
+    Ok(Some(Content {
+        epoch: row.try_get(0)?,
+        users: row.try_get(1)?,
+        devices: row.try_get(2)?,
+        paused_at,
+        dropped_at,
+        changed_by: Some(changed_by).filter(|by| !by.is_empty()),
+    }))
 }
 
-fn row(tenant: &Listed) -> [String; 7] {
+fn row(tenant: &Listed) -> [String; 8] {
     let unknown = || "-".to_owned();
     let content = tenant.content.as_ref();
     [
@@ -111,8 +124,17 @@ fn row(tenant: &Listed) -> [String; 7] {
         tenant.database.clone(),
         if tenant.reachable { "yes" } else { "no" }.to_owned(),
         tenant.mode.to_owned(),
+        content.map_or_else(unknown, |content| standing(content).to_owned()),
         content.and_then(|content| content.epoch.clone()).unwrap_or_else(unknown),
         content.map_or_else(unknown, |content| content.users.to_string()),
         content.map_or_else(unknown, |content| content.devices.to_string()),
     ]
+}
+
+fn standing(content: &Content) -> &'static str {
+    match (&content.dropped_at, &content.paused_at) {
+        (Some(_), _) => "dropped",
+        (None, Some(_)) => "paused",
+        (None, None) => "active",
+    }
 }
