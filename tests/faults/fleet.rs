@@ -9,7 +9,7 @@ use std::{
 use futures::future::join_all;
 use posduif_changelog::{RedisPool, Timeouts, fleet, pool};
 use posduif_testkit::{Process, Servers, eventually};
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     campaign::Campaign,
@@ -101,25 +101,28 @@ impl Fleet {
         }
     }
 
-    /// Watches how long the watermark of each tenant stands still, under load.
-    pub fn watch(&self) -> Vec<Gaps> {
-        self.campaigns.iter().map(Gaps::watch).collect()
+    /// Watches how long each tenant goes without a publication.
+    pub async fn watch(&self) -> Vec<Gaps> {
+        join_all(self.campaigns.iter().map(Gaps::watch)).await
     }
 }
 
-/// The longest time in which nothing was published.
+/// The longest time in which nothing was published, although something was committed all the time.
 pub struct Gaps {
-    watching: JoinHandle<()>,
+    _watching: AbortOnDropHandle<()>,
     longest: Arc<Mutex<Duration>>,
 }
 
 impl Gaps {
-    fn watch(campaign: &Campaign) -> Self {
+    async fn watch(campaign: &Campaign) -> Self {
         let (log, longest) = (campaign.tenant.log.clone(), Arc::<Mutex<_>>::default());
+        let client = campaign.tenant.database.connect().await;
         let told = Arc::clone(&longest);
         let watching = tokio::spawn(async move {
             let (mut seen, mut since) = (None, Instant::now());
             loop {
+                let tick = "SELECT pg_logical_emit_message(true, 'tick', '')";
+                client.batch_execute(tick).await.unwrap();
                 if let Ok(Some(state)) = log.state().await {
                     let still = since.elapsed();
                     let mut longest = told.lock().unwrap();
@@ -128,10 +131,10 @@ impl Gaps {
                         since = Instant::now();
                     }
                 }
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });
-        Gaps { watching, longest }
+        Gaps { _watching: AbortOnDropHandle::new(watching), longest }
     }
 
     /// From now on it is counted anew.
@@ -141,12 +144,6 @@ impl Gaps {
 
     pub fn longest(&self) -> Duration {
         *self.longest.lock().unwrap()
-    }
-}
-
-impl Drop for Gaps {
-    fn drop(&mut self) {
-        self.watching.abort();
     }
 }
 

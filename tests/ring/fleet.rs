@@ -35,14 +35,25 @@ pub struct Fleet {
 
 /// `limits` is the configuration's `rate_limit`, `tls` its `api.tls`.
 pub async fn start(limits: Value, tls: Option<Value>) -> Fleet {
+    launch(limits, tls, true).await
+}
+
+/// A tenant that is polled.
+pub async fn polled() -> Fleet {
+    launch(json!({ "enabled": false }), None, false).await
+}
+
+async fn launch(limits: Value, tls: Option<Value>, wal: bool) -> Fleet {
     let servers = Servers::shared().await;
     let database = Database::create(servers).await;
     let scratch = Scratch::new();
     let [api, api_admin, ingester_admin] = std::array::from_fn(|_| free_port().unwrap());
     let scheme = if tls.is_some() { "https" } else { "http" };
     let api_url = format!("{scheme}://127.0.0.1:{api}");
+    let mut tenant = database.tenant();
+    tenant["wal"] = wal.into();
     let config = json!({
-        "tenants": [database.tenant()],
+        "tenants": [tenant],
         "redis": { "url": servers.redis_url_of(TOOL) },
         "api": { "bind": format!("127.0.0.1:{api}"), "public_url": api_url, "tls": tls.unwrap_or(json!({})) },
         "admin": {
@@ -74,6 +85,16 @@ pub async fn start(limits: Value, tls: Option<Value>) -> Fleet {
     }
     let admin_url = format!("http://127.0.0.1:{api_admin}");
     Fleet { database, api_url, admin_url, scratch, _ingester: ingester, _api: api_process }
+}
+
+impl Fleet {
+    /// Says in the configuration of the running services where the changes shall come from.
+    pub fn use_wal(&self, wal: bool) {
+        let path = self.scratch.join("config.yaml");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config["tenants"][0]["wal"] = wal.into();
+        std::fs::write(&path, config.to_string()).unwrap();
+    }
 }
 
 async fn add_web_user(config: &std::path::Path) {

@@ -8,6 +8,7 @@ mod web;
 mod conversation;
 mod fleet;
 mod limited;
+mod polled;
 mod secrets;
 mod secured;
 mod watch;

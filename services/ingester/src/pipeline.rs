@@ -76,6 +76,8 @@ impl Pipeline {
                     }
                 }
             };
+            // Rows that leave nothing in the batch are decoded without a pause; the other tenants' tasks need a turn.
+            tokio::task::coop::consume_budget().await;
             match event {
                 WalEvent::Data(payload) => {
                     if let Some(xid) = self.assembler.must_look(&payload.bytes) {

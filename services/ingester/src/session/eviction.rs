@@ -1,4 +1,4 @@
-//! A slot that a predecessor still holds in, a free one out, where this process has the lease.
+//! What a predecessor still holds of a tenant in, nobody who holds it out, where this process has the lease.
 
 use std::time::Duration;
 
@@ -7,7 +7,16 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::Client;
 
 use super::{Session, SessionError};
-use crate::{link, wal::Slot};
+use crate::link;
+
+/// What only one can hold.
+#[derive(Clone, Copy, Debug)]
+pub enum Hold<'a> {
+    /// The replication slot of this name.
+    Slot(&'a str),
+    /// The advisory lock with this key, of the tenant's database.
+    Lock(i64),
+}
 
 /// A predecessor that has just given the tenant up is about to let go.
 const COURTESY: Duration = Duration::from_millis(500);
@@ -17,15 +26,33 @@ const AGAIN: Duration = Duration::from_millis(500);
 const TIMES: usize = 10;
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Ends the walsender that holds the slot: its ingester is frozen or cut off, or has not heard yet that the tenant is ours.
-/// PostgreSQL itself would notice a silent one after wal_sender_timeout only.
+impl Hold<'_> {
+    /// The process of PostgreSQL that has it.
+    async fn holder(self, sql: &Client) -> Result<Option<i32>, tokio_postgres::Error> {
+        let slot =
+            "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1 AND active_pid IS NOT NULL";
+        // A key of 64 bits stands in two halves (manual 53.13, "pg_locks").
+        let lock = "SELECT pid FROM pg_locks
+                     WHERE locktype = 'advisory' AND granted AND objsubid = 1
+                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                       AND (classid::int8 << 32 | objid::int8) = $1";
+        let row = match self {
+            Hold::Slot(name) => sql.query_opt(slot, &[&name]).await?,
+            Hold::Lock(key) => sql.query_opt(lock, &[&key]).await?,
+        };
+        row.map(|row| row.try_get(0)).transpose()
+    }
+}
+
+/// Ends the connection of a predecessor that is frozen or cut off, or has not heard yet that the tenant is ours. PostgreSQL
+/// itself notices a silent walsender after wal_sender_timeout, and others later.
 ///
 /// Where there is no lease nobody is ended, nor where the holder's token is unknown to our Redis: it writes to another one.
 /// Two installations that share a tenant by mistake must not take it from each other again and again, each time with a
-/// new epoch. What remains in the way, START_REPLICATION says.
-pub async fn free(session: &Session, sql: &Client, slot: &str) -> Result<(), SessionError> {
+/// new epoch. What remains in the way, the attempt to hold it says.
+pub async fn free(session: &Session, sql: &Client, hold: Hold<'_>) -> Result<(), SessionError> {
     let lets_go = async || -> Result<(), tokio_postgres::Error> {
-        while holder(sql, slot).await?.is_some() {
+        while hold.holder(sql).await?.is_some() {
             sleep(LOOK).await;
         }
         Ok(())
@@ -33,45 +60,22 @@ pub async fn free(session: &Session, sql: &Client, slot: &str) -> Result<(), Ses
     if let Ok(free) = timeout(COURTESY, lets_go()).await {
         return Ok(free?);
     }
-    let Some(pid) = holder(sql, slot).await? else { return Ok(()) };
+    let Some(pid) = hold.holder(sql).await? else { return Ok(()) };
     if !session.lease.holds() || !writes_here(session, sql).await? {
         return Ok(());
     }
-    // By slot and process id: nobody else who came meanwhile, and no other process that got the number.
-    let end = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
-                WHERE slot_name = $1 AND active_pid = $2";
-    for time in 0..TIMES {
-        if sql.execute(end, &[&slot, &pid]).await? > 0 && time == 0 {
-            session.metrics.evictions.with_label_values(&[session.tenant.id.as_str()]).inc();
-            tracing::warn!(
-                tenant = %session.tenant.id, slot, pid, "ending the walsender of an ingester that has lost its lease"
-            );
+    session.metrics.evictions.with_label_values(&[session.tenant.id.as_str()]).inc();
+    tracing::warn!(tenant = %session.tenant.id, ?hold, pid, "ending the connection of an ingester that has lost its lease");
+    for _ in 0..TIMES {
+        // Nobody else who came meanwhile, as far as that can be told.
+        if hold.holder(sql).await? == Some(pid) && session.lease.holds() {
+            sql.execute("SELECT pg_terminate_backend($1)", &[&pid]).await?;
         }
         if let Ok(free) = timeout(AGAIN, lets_go()).await {
             return Ok(free?);
         }
     }
     Ok(())
-}
-
-/// Ends the connection that holds the lock of whoever polls, on the same conditions.
-pub async fn end(session: &Session, sql: &Client, pid: i32) -> Result<(), SessionError> {
-    sleep(COURTESY).await;
-    if !session.lease.holds() || !writes_here(session, sql).await? {
-        return Ok(());
-    }
-    let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks
-                WHERE pid = $1 AND locktype = 'advisory' AND granted
-                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    if !sql.query(end, &[&pid]).await?.is_empty() {
-        session.metrics.evictions.with_label_values(&[session.tenant.id.as_str()]).inc();
-        tracing::warn!(tenant = %session.tenant.id, pid, "ended the connection of an ingester that has lost its lease");
-    }
-    Ok(())
-}
-
-async fn holder(sql: &Client, slot: &str) -> Result<Option<i32>, tokio_postgres::Error> {
-    Ok(Slot::find(sql, slot).await?.and_then(|slot| slot.active_pid))
 }
 
 /// Whether our Redis has seen the newest fencing token. It has not for a moment while a session begins, nor after Redis

@@ -15,7 +15,8 @@ use tokio::{
 use tokio_postgres::Client;
 
 use super::{
-    PATIENCE, RETRY, SHORTLY, Session, SessionError, end, eviction,
+    PATIENCE, RETRY, SHORTLY, Session, SessionError, end,
+    eviction::{self, Hold},
     follow::unpublished,
     promotion,
     takeover::{Found, Opening, check_recreations, claim, judge, open_epoch, readable, within},
@@ -132,11 +133,9 @@ async fn begin(
     watching: Arc<Client>,
 ) -> Result<(Poller, Keeper, Ends), SessionError> {
     let tenant = session.tenant.id.to_string();
+    eviction::free(session, &sql, Hold::Lock(LOCK)).await?;
     if let Some(holder) = lock(&sql).await? {
-        eviction::end(session, &sql, holder).await?;
-        if let Some(holder) = lock(&sql).await? {
-            return Err(SessionError::LockTaken(holder));
-        }
+        return Err(SessionError::LockTaken(holder));
     }
     let mut system = system(&sql).await?;
     let holds = async { Ok(()) };

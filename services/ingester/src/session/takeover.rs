@@ -7,7 +7,11 @@ use posduif_model::{Epoch, Lsn, Source};
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
-use super::{PATIENCE, Session, SessionError, eviction, promotion};
+use super::{
+    PATIENCE, Session, SessionError,
+    eviction::{self, Hold},
+    promotion,
+};
 use crate::{
     capture,
     catalog::Catalog,
@@ -40,7 +44,7 @@ pub async fn take_over(session: &Session, sql: &Client) -> Result<Taken, Session
     let name = session.wal.slot_name(session.tenant.url.database());
     let mut replication = session.replication().await?;
     let system = within(replication.identify_system()).await?;
-    eviction::free(session, sql, &name).await?;
+    eviction::free(session, sql, Hold::Slot(&name)).await?;
     let new_slot = ensure_slot(session, sql, &mut replication, &name).await?;
     let guard = Guard { slot: name.clone(), walsender: replication.pid() };
     let halves = within(replication.start(&name, &session.wal.publication)).await?;

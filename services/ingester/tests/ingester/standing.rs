@@ -14,8 +14,6 @@ use crate::fixture::{SOON, Tenant};
 struct Serving {
     task: JoinHandle<()>,
     stop: CancellationToken,
-    /// Its lease is good as long as this is there.
-    _granted: watch::Sender<Option<Instant>>,
 }
 
 impl Drop for Serving {
@@ -26,10 +24,11 @@ impl Drop for Serving {
 
 fn serve(tenant: &Tenant) -> Serving {
     let stop = CancellationToken::new();
-    let (granted, until) = watch::channel(Some(Instant::now() + 100 * SOON));
+    // Nobody else works for it.
+    let (_, until) = watch::channel(Instant::now().checked_add(100 * SOON));
     let session = Session { lease: Lease::new(until, stop.clone()), ..tenant.session.clone() };
     let task = tokio::spawn(tenant::serve(session, stop.clone()));
-    Serving { task, stop, _granted: granted }
+    Serving { task, stop }
 }
 
 async fn say(tenant: &Tenant, assignments: &str, notify: bool) {

@@ -12,7 +12,7 @@ mod verdict;
 use std::{collections::BTreeMap, path::Path, process::ExitCode, time::Duration};
 
 use clap::Args;
-use posduif_changelog::{LogReader, RedisPool, Timeouts, pool};
+use posduif_changelog::{LogReader, RedisPool, Timeouts, fleet, pool};
 use posduif_model::TenantId;
 use posduif_runtime::config::{Config, TenantConfig};
 use tokio::{task::JoinSet, time::timeout};
@@ -64,10 +64,15 @@ fn refuse(why: &str) -> ExitCode {
 async fn gather(config: &Config, tenants: Vec<TenantConfig>) -> anyhow::Result<Report> {
     let limits = Timeouts { connect: config.redis.connect_timeout, response: config.redis.response_timeout };
     let redis = pool(config.redis.url.expose(), config.redis.pool_size, limits)?;
+    // The log's problems say more about a Redis that does not answer.
+    let names = timeout(PATIENCE, fleet::at_work(&redis)).await.ok().and_then(Result::ok).unwrap_or_default();
     let mut asked = JoinSet::new();
     for (place, tenant) in tenants.into_iter().enumerate() {
-        let (config, redis) = (config.clone(), redis.clone());
-        asked.spawn(async move { (place, look(&config, tenant, redis).await) });
+        let (config, redis, ingester) = (config.clone(), redis.clone(), names.get(&tenant.id).cloned());
+        asked.spawn(async move {
+            let (report, orphans) = look(&config, tenant, redis).await;
+            (place, (TenantReport { ingester, ..report }, orphans))
+        });
     }
     let (mut reports, mut orphans) = (BTreeMap::new(), BTreeMap::new());
     while let Some(done) = asked.join_next().await {

@@ -19,6 +19,8 @@ pub struct TenantReport {
     pub verdict: String,
     pub problems: Vec<Note>,
     pub warnings: Vec<Note>,
+    /// The ingester that works for it.
+    pub ingester: Option<String>,
     /// How late devices get changes, by PostgreSQL's clock.
     pub lag_seconds: Option<f64>,
     /// WAL that is flushed and not published.

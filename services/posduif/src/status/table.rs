@@ -8,8 +8,8 @@ use super::{
 };
 use crate::columns;
 
-const HEAD: [&str; 9] =
-    ["TENANT", "STATE", "LAG", "BEHIND", "SLOT", "WAL KEPT", "WATERMARK", "LOG", "DEVICES"];
+const HEAD: [&str; 10] =
+    ["TENANT", "STATE", "LAG", "BEHIND", "INGESTER", "SLOT", "WAL KEPT", "WATERMARK", "LOG", "DEVICES"];
 
 /// The report for people.
 pub fn render(report: &Report) -> String {
@@ -24,7 +24,7 @@ pub fn render(report: &Report) -> String {
     out
 }
 
-fn row(tenant: &TenantReport) -> [String; 9] {
+fn row(tenant: &TenantReport) -> [String; 10] {
     let (database, log) = (tenant.database.as_ref(), tenant.log.as_ref());
     let slot = database.and_then(|database| database.slot.as_ref());
     let state = match (tenant.ok, tenant.warnings.is_empty()) {
@@ -47,6 +47,7 @@ fn row(tenant: &TenantReport) -> [String; 9] {
         state.to_owned(),
         tenant.lag_seconds.map_or_else(unknown, |seconds| format!("{seconds:.1} s")),
         bytes(tenant.lag_bytes),
+        tenant.ingester.clone().unwrap_or_else(unknown),
         slot_state.map_or_else(unknown, str::to_owned),
         bytes(slot.and_then(|slot| slot.retained_bytes).map(i64::unsigned_abs)),
         log.map_or_else(unknown, |log| log.watermark.clone()),

@@ -91,6 +91,7 @@ pub fn report(tenant: &TenantConfig, found: Found) -> TenantReport {
         verdict: notes.problems.first().map_or_else(|| "ok".to_owned(), |first| first.message.clone()),
         problems: notes.problems,
         warnings: notes.warnings,
+        ingester: None,
         lag_seconds,
         lag_bytes,
         database: found.database.ok(),

@@ -19,6 +19,7 @@ async fn a_healthy_tenant_is_ok_and_json_has_the_documented_keys() {
     let (code, report) = installation.status().await;
     assert_eq!(code, 0, "{report}");
     let tenant = &report["tenants"][0];
+    assert!(tenant["ingester"].as_str().unwrap().contains(':'), "{report}");
     assert_eq!((&report["ok"], &tenant["verdict"]), (&true.into(), &"ok".into()), "{report}");
     assert!(tenant["lag_seconds"].as_f64().unwrap() < 30.0, "{report}");
     assert_eq!(tenant["database"]["slot"]["active"], true);
