@@ -226,6 +226,10 @@ async fn begin(
         None => state.supply.seen.clone().unwrap_or_default(),
     };
     let seen: Snapshot = seen.parse()?;
+    if state.unready_below.is_some() {
+        // What ran when the epoch was opened is in no slot, but polls find it when it ends.
+        writer.ready(&state.epoch).await?;
+    }
     visible(&sql, waiting.iter()).await?;
     let standing = capture::standing(&sql, &session.rules).await?;
     let unsure = !standing.is_some_and(|standing| standing.notes_all_since(&seen));
