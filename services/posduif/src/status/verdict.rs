@@ -187,7 +187,8 @@ fn judge_slot(slot: &SlotFacts, tenant: &TenantConfig, notes: &mut Notes) {
         notes.problem(
             "slot_lost",
             format!(
-                "the slot is lost: {why}; posduif-ingester replaces it and every device resyncs. wal_removed: raise \
+                "the slot is lost: {why}; posduif-ingester replaces it and compares what changed meanwhile, or every device \
+                 resyncs where that is not known. wal_removed: raise \
                  max_slot_wal_keep_size; idle_timeout: raise idle_replication_slot_timeout"
             ),
         );

@@ -297,6 +297,10 @@ async fn a_polled_tenant_is_added_paused_resumed_and_dropped_like_any_other() {
     assert!(code == 0 && object(&log)["followed"] == true, "{log}");
     let listed = at.json(&["tenant", "list", "--json"]).await;
     assert_eq!(listed[1]["mode"], "polling", "{listed}");
+    let (_, told) = at.status().await;
+    let told =
+        told["tenants"].as_array().unwrap().iter().find(|told| told["tenant"] == database.name()).unwrap();
+    assert_eq!((&told["ok"], &told["log"]["source"]), (&true.into(), &"polling".into()), "{told}");
     let paused = object(&at.ok(&["tenant", "pause", database.name(), "--json"]).await);
     assert_eq!(paused["slot"], Value::Null, "{paused}");
     let resumed = object(&at.ok(&["tenant", "resume", database.name(), "--json"]).await);
