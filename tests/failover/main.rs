@@ -1,8 +1,8 @@
 //! PostgreSQL fails over, is restored or splits in two under a load of writers and devices: real standbys, every part a
 //! real process.
 //!
-//! `POSDUIF_FAILOVER_SEED` repeats a run, or begins a new one with `random`. Numbers in the environment make runs longer:
-//! `POSDUIF_FAILOVER_TRANSACTIONS` (before each fault), `_TIMES` (fail-overs in a row, of the test of these).
+//! `POSDUIF_FAILOVER_SEED` repeats a run, or begins a new one with `random`. A number in the environment makes runs longer:
+//! `POSDUIF_FAILOVER_TRANSACTIONS` (before each fault).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "../run.rs"]

@@ -11,10 +11,10 @@ use crate::{
 
 const BEFORE: &str = "mark: before";
 const AFTER: &str = "mark: after";
-/// What a recovery costs from a backup, which carries no slots.
-const RECOVERED: Outcome = Outcome::NewEpoch("new_slot");
-/// What a dump costs that was restored under the same name.
-const RESTORED: Outcome = Outcome::NewEpoch("new_slot");
+/// What a recovery to an earlier point costs.
+const RECOVERED: Outcome = Outcome::NewEpoch("timeline_forked");
+/// What an earlier dump costs that is restored under the same name.
+const RESTORED: Outcome = Outcome::NewEpoch("heartbeat_lost");
 
 async fn mark(stage: &Stage, mark: &str) {
     mark::leave(&stage.session().await, mark).await;
@@ -92,7 +92,7 @@ async fn a_dump_that_is_restored_under_the_same_name_takes_from_devices_what_it_
     stage.site.ingester.start_again();
     stage.follows().await;
     let status = stage.status().await;
-    assert_eq!(status["database"]["epoch_history"][0]["reason"], "new_slot", "{status}");
+    assert_eq!(status["database"]["epoch_history"][0]["reason"], "heartbeat_lost", "{status}");
     let devices = stage.devices();
     stage.resume();
     assert!(stage.ends(RESTORED).await > 0, "nothing was lost");

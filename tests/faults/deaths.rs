@@ -52,7 +52,7 @@ async fn the_tenants_of_a_killed_ingester_are_followed_again_at_once_and_lose_an
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tenants_of_a_frozen_ingester_are_followed_again_at_once_and_it_does_no_harm_when_it_wakes() {
     let run = Run::begin("the_tenants_of_a_frozen_ingester");
-    let freezes: u32 = from_environment("POSDUIF_FAULT_FREEZES", 2);
+    let freezes: u32 = from_environment("POSDUIF_FAULT_FREEZES", 1);
     let mut rng = run.rng(100);
     let settings = vec![Settings::default(); TENANTS];
     let mut fleet = Fleet::prepare(&run, Servers::shared().await, &settings).await;

@@ -39,7 +39,7 @@ const ALL: [Trouble; 4] = [Trouble::Ended, Trouble::Swallowed, Trouble::Locked, 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_trouble_of_some_tenants_is_no_other_tenants_and_none_loses_or_doubles_anything() {
     let run = Run::begin("the_trouble_of_some_tenants");
-    let rounds: u32 = from_environment("POSDUIF_FAULT_TROUBLES", 2);
+    let rounds: u32 = from_environment("POSDUIF_FAULT_TROUBLES", 1);
     let mut rng = run.rng(100);
     let servers = Servers::shared().await;
     let mut proxies = Vec::new();
@@ -103,7 +103,7 @@ async fn begin(trouble: Trouble, proxy: &Proxy, tenant: &Tenant) -> Option<Abort
             "BEGIN; LOCK TABLE posduif_engine.heartbeat, posduif_engine.sync_epoch; SELECT pg_sleep(60)"
         }
         Trouble::Enormous => {
-            "WITH numbers AS (SELECT 1000000 + n AS id FROM generate_series(1, 20000) n)
+            "WITH numbers AS (SELECT 1000000 + n AS id FROM generate_series(1, 8000) n)
              INSERT INTO parents SELECT id, repeat(md5(id::text), 20) FROM numbers;
              DELETE FROM parents WHERE id > 1000000"
         }

@@ -36,6 +36,7 @@ pub mod polling;
 pub mod primary;
 pub mod proof;
 pub mod upkeep;
+pub mod warmth;
 pub mod watch;
 
 pub mod session;

@@ -232,7 +232,9 @@ impl IngesterMetrics {
     }
 
     /// A transaction is whole in the batch: so many row messages of each table, stored or left out.
-    pub fn transaction(&self, tenant: &str, tally: &[Count], left_out: bool) {
+    ///
+    /// Gives whether a synced table was among them.
+    pub fn transaction(&self, tenant: &str, tally: &[Count], left_out: bool) -> bool {
         self.commits.with_label_values(&[tenant]).inc();
         if left_out {
             self.left_out.with_label_values(&[tenant]).inc();
@@ -249,6 +251,7 @@ impl IngesterMetrics {
                 }
             }
         }
+        tally.iter().any(|count| count.table.is_some())
     }
 
     /// One write to the log succeeded.

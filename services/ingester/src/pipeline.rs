@@ -13,6 +13,7 @@ use crate::{
     lookout::{Lookout, LookoutError},
     metrics::IngesterMetrics,
     transaction::{Assembler, Finished, LeftOut, StreamError},
+    vitals::Vitals,
     wal::WalEvent,
 };
 
@@ -51,6 +52,7 @@ pub struct Pipeline {
     pub limits: Limits,
     pub gate: mpsc::Sender<Stored>,
     pub metrics: IngesterMetrics,
+    pub vitals: Arc<Vitals>,
     pub tenant: String,
 }
 
@@ -86,7 +88,9 @@ impl Pipeline {
                         self.assembler.looked(self.lookout.look(&self.client, xid).await?);
                     }
                     if let Some(transaction) = self.follow(&payload.bytes).await? {
-                        self.metrics.transaction(&self.tenant, &transaction.tally, transaction.left_out);
+                        if self.metrics.transaction(&self.tenant, &transaction.tally, transaction.left_out) {
+                            self.vitals.changes(Instant::now());
+                        }
                         self.report(&transaction);
                         finished.push(Stored::Commit {
                             commit: transaction.commit,

@@ -13,7 +13,7 @@ pub use end::SessionError;
 use std::{sync::Arc, time::Duration};
 
 use posduif_changelog::LogWriter;
-use posduif_model::rule::RuleSet;
+use posduif_model::{Source, rule::RuleSet};
 use posduif_runtime::{
     config::{RedisConfig, RetentionConfig, TenantConfig, WalConfig},
     postgres::{self, PINNED_OPTIONS},
@@ -28,7 +28,9 @@ use crate::{
     link::{self, Surroundings},
     metrics::IngesterMetrics,
     primary, standing,
+    vitals::Vitals,
     wal::ReplicationConnection,
+    warmth::Warmth,
     webhook::Webhook,
 };
 
@@ -120,6 +122,17 @@ impl Session {
 
     async fn writer(&self, token: i64) -> Result<LogWriter, SessionError> {
         Ok(LogWriter::claim(link::open(&self.redis).await?, &self.tenant.id, token).await?)
+    }
+
+    /// Who looks whether the tenant is worth a slot; `None` where it is to have the source that it has.
+    fn warmth(&self, vitals: &Arc<Vitals>) -> Option<Warmth> {
+        let is_variable = self.tenant.source(&self.wal) == Source::Wal && !self.wal.cold_after.is_zero();
+        is_variable.then(|| Warmth {
+            tenant: self.tenant.id.clone(),
+            redis: self.redis.clone(),
+            vitals: Arc::clone(vitals),
+            cold_after: self.wal.cold_after,
+        })
     }
 
     fn surroundings(&self) -> Surroundings {

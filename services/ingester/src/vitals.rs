@@ -27,6 +27,8 @@ struct Seen {
     /// When the newest published heartbeat was committed, by that clock.
     beat: Option<i64>,
     moved: Instant,
+    /// When a row of a synced table last changed, or since when none has.
+    changed: Instant,
     watermark: Option<Lsn>,
     confirmed: Option<Lsn>,
     waiting: usize,
@@ -90,6 +92,7 @@ impl Vitals {
             clock: None,
             beat: None,
             moved: now,
+            changed: now,
             watermark: None,
             confirmed: None,
             waiting: 0,
@@ -146,6 +149,16 @@ impl Vitals {
     pub fn published(&self, end: Lsn, beat: Option<i64>, now: Instant) {
         let mut seen = self.seen();
         (seen.watermark, seen.moved, seen.beat) = (Some(end), now, beat.or(seen.beat));
+    }
+
+    /// Rows of a synced table changed.
+    pub fn changes(&self, now: Instant) {
+        self.seen().changed = now;
+    }
+
+    /// For how long none has.
+    pub fn quiet(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.seen().changed)
     }
 
     pub fn confirmed(&self, confirmed: Lsn) {

@@ -51,7 +51,7 @@ impl Watch {
 /// Why an operator should look at the slot, if one should.
 fn concern(server: &Server) -> Option<String> {
     let advice = "raise max_slot_wal_keep_size, or find out what keeps the ingester behind; \
-                  a lost slot makes every device resync";
+                  a lost slot costs a scan of all synced tables, or a resync of every device";
     match (server.wal_status.as_deref(), server.safe_wal_bytes, server.wal_limit_bytes) {
         (Some("unreserved"), ..) => {
             Some(format!("the next checkpoint of PostgreSQL removes WAL that the slot needs; {advice}"))

@@ -34,6 +34,7 @@ mod sweep;
 pub mod ticket;
 mod trim;
 pub mod wake;
+pub mod wanted;
 pub mod writer;
 
 pub use batch::Batch;

@@ -50,7 +50,7 @@ impl Backup {
         own(&data, &data.join("backup_label"));
     }
 
-    /// Recovers the server as of a position of its WAL, from the archive that [`archive`] fills; it has a name of its own.
+    /// Recovers the server as of a position of its WAL, from the archive that `archive` fills; it has a name of its own.
     pub async fn recover(&self, servers: &Servers, name: &str, target: &str) -> Postgres {
         self.place(servers, name, "recovery.signal");
         let mut options = Servers::options(&servers.scratch, name);

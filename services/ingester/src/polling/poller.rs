@@ -260,7 +260,9 @@ impl Poller {
         }
         let (tally, left_out, written) = round.finish(&look, &self.tables, &mut self.appender).await?;
         self.written = written;
-        self.metrics.transaction(&self.tenant, &tally, left_out);
+        if self.metrics.transaction(&self.tenant, &tally, left_out) {
+            self.vitals.changes(Instant::now());
+        }
         Ok((look, left_out, end))
     }
 

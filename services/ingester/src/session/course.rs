@@ -38,10 +38,13 @@ pub async fn choose(session: &Session, sql: &Client) -> Result<Course, SessionEr
         Err(LogError::Corrupt(_)) => None,
         log => log?,
     };
-    let leave = wanted != log.as_ref().map_or(wanted, |log| log.supply.source);
+    let source = log.as_ref().map_or(wanted, |log| log.supply.source);
+    // One that is cold is warmed by whatever happens to it.
+    let is_cold = !session.wal.cold_after.is_zero() && (source, wanted) == (Source::Polling, Source::Wal);
+    let leave = wanted != source && !is_cold;
     let Some(log) = log.filter(|log| log.supply.source == Source::Wal) else {
         return Ok(match wanted {
-            Source::Wal if !leave => Course::Follow { leave },
+            Source::Wal if !leave && !is_cold => Course::Follow { leave },
             _ => Course::Poll { leave },
         });
     };

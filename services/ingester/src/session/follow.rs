@@ -108,12 +108,24 @@ pub async fn run(
         beats_in,
         keeper,
     ));
+    let wish = CancellationToken::new();
+    match session.warmth(&vitals) {
+        _ if leave => wish.cancel(),
+        None => {}
+        Some(warmth) => {
+            let wish = wish.clone();
+            parts.spawn(async move {
+                warmth.cools().await;
+                tracing::info!(tenant = %warmth.tenant, "nobody needs the tenant's slot; polling it from now on");
+                wish.cancel();
+                std::future::pending().await
+            });
+        }
+    }
     let (leaving, token) = (session.clone(), leaves.clone());
     parts.spawn(async move {
-        prepare(&leaving, leave, seen_in).await?;
-        if leave {
-            token.cancel();
-        }
+        prepare(&leaving, wish, seen_in).await?;
+        token.cancel();
         std::future::pending().await
     });
 
@@ -197,6 +209,7 @@ pub async fn run(
         limits: Limits { bytes: session.wal.chunk_bytes, transactions: session.wal.batch_size },
         gate: stored,
         metrics: session.metrics.clone(),
+        vitals: Arc::clone(&vitals),
         tenant,
     };
     parts.spawn(async move {
@@ -219,19 +232,21 @@ pub async fn run(
     }
 }
 
-/// Switches the triggers off, or on for polls to go on from here: then the log must have everything that a snapshot
-/// shows in which they all were there already.
+/// Switches the triggers off, and on when it is wished that polls go on from here: then the log must have everything that a
+/// snapshot shows in which they all were there already.
 async fn prepare(
     session: &Session,
-    leave: bool,
+    wish: CancellationToken,
     mut seen: watch::Receiver<Option<(Snapshot, Lsn)>>,
 ) -> Result<(), SessionError> {
-    // Not one of the session's own connections: it is needed for a moment only.
-    let (client, driver) = postgres::connect(&session.tenant, APPLICATION).await?;
-    let _driver = AbortOnDropHandle::new(tokio::spawn(driver));
-    client.batch_execute("SET synchronous_commit = local").await?;
+    if !wish.is_cancelled() {
+        let (client, _driver) = passing(session).await?;
+        capture::switch(&client, &session.rules, false).await?;
+    }
+    wish.cancelled().await;
+    let (client, _driver) = passing(session).await?;
     let component = health::source_component(session.tenant.id.as_str());
-    while leave {
+    loop {
         match Catalog::load(&client, &session.rules, &session.wal.publication, Source::Polling).await {
             Ok(_) => break,
             Err(error) => {
@@ -242,8 +257,8 @@ async fn prepare(
         }
         tokio::time::sleep(super::RETRY).await;
     }
-    capture::switch(&client, &session.rules, leave).await?;
-    while leave {
+    capture::switch(&client, &session.rules, true).await?;
+    loop {
         // Moves the watermark of an idle tenant.
         heartbeat::beat(&client, 0).await?;
         let standing = capture::standing(&client, &session.rules).await?;
@@ -255,7 +270,15 @@ async fn prepare(
         }
         tokio::time::sleep(super::SHORTLY).await;
     }
-    Ok(())
+}
+
+/// A connection that is needed for a moment only: its end does not end the session.
+async fn passing(session: &Session) -> Result<(Client, AbortOnDropHandle<()>), SessionError> {
+    let (client, driver) = postgres::connect(&session.tenant, APPLICATION).await?;
+    // Whoever uses the connection sees how it ends.
+    let driver = AbortOnDropHandle::new(tokio::spawn(async move { drop(driver.await) }));
+    client.batch_execute("SET synchronous_commit = local").await?;
+    Ok((client, driver))
 }
 
 /// Beats and checks until something no longer holds.

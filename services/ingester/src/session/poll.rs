@@ -13,6 +13,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     PATIENCE, RETRY, SHORTLY, Session, SessionError, end,
@@ -75,7 +76,26 @@ pub async fn run(
         component: health::slot_component(&tenant),
     };
     let (every, beats) = (session.wal.heartbeat_interval, poller.confirmed_heartbeat.subscribe());
-    let outdated = (!leave).then(|| session.wal.slot_name(session.tenant.url.database()));
+    let wish = CancellationToken::new();
+    let warmth = session.warmth(&poller.vitals);
+    let is_cold = warmth.is_some() && !leave;
+    match warmth {
+        _ if leave => wish.cancel(),
+        None => {}
+        Some(warmth) => {
+            let wish = wish.clone();
+            parts.spawn(async move {
+                warmth.warms().await;
+                tracing::info!(tenant = %warmth.tenant, "the tenant is needed again; following its WAL from now on");
+                wish.cancel();
+                std::future::pending().await
+            });
+        }
+    }
+    let outdated = Outdated {
+        slot: (!leave).then(|| session.wal.slot_name(session.tenant.url.database())),
+        wish: wish.clone(),
+    };
     // Only now: before, it may have waited for a lock.
     parts.spawn(standing::keep(Arc::clone(&watching), session.tenant.id.clone(), heard, every));
     parts.spawn(keep_watch(watching, look, every, beats, keeper, outdated));
@@ -115,7 +135,7 @@ pub async fn run(
     poller.vitals.follows(true);
     session.readiness.ready(tenant);
     tokio::select! {
-        polled = poll(session, &mut poller, leave) => polled,
+        polled = poll(session, &mut poller, wish, is_cold) => polled,
         ended = parts.join_next() => Err(end::reason(ended, &mut parts).await),
     }
 }
@@ -206,6 +226,10 @@ async fn begin(
         None => state.supply.seen.clone().unwrap_or_default(),
     };
     let seen: Snapshot = seen.parse()?;
+    if state.unready_below.is_some() {
+        // What ran when the epoch was opened is in no slot, but polls find it when it ends.
+        writer.ready(&state.epoch).await?;
+    }
     visible(&sql, waiting.iter()).await?;
     let standing = capture::standing(&sql, &session.rules).await?;
     let unsure = !standing.is_some_and(|standing| standing.notes_all_since(&seen));
@@ -338,6 +362,12 @@ async fn visible(sql: &Client, stored: impl Iterator<Item = &Stored>) -> Result<
     }
 }
 
+/// A slot that nobody follows any more, until a new one is wished for.
+struct Outdated {
+    slot: Option<String>,
+    wish: CancellationToken,
+}
+
 /// Beats, and throws away what is no longer needed.
 async fn keep_watch(
     client: Arc<Client>,
@@ -345,7 +375,7 @@ async fn keep_watch(
     every: Duration,
     confirmed: watch::Receiver<i64>,
     mut keeper: Keeper,
-    mut outdated: Option<String>,
+    mut outdated: Outdated,
 ) -> Result<(), SessionError> {
     let mut timer = interval(every);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -355,10 +385,10 @@ async fn keep_watch(
         timeout(PATIENCE, heartbeat::beat(&client, oldest)).await.map_err(|_| SessionError::Silent)??;
         timeout(PATIENCE, look.look(&client)).await.map_err(|_| SessionError::Silent)??;
         keeper.look(&client).await?;
-        if let Some(slot) = &outdated
+        if let Some(slot) = outdated.slot.as_ref().filter(|_| !outdated.wish.is_cancelled())
             && drop_slot(&client, slot).await?
         {
-            outdated = None;
+            outdated.slot = None;
         }
     }
 }
@@ -404,16 +434,26 @@ async fn create_slot(session: &Session, client: &Client) -> Result<(), SessionEr
 }
 
 /// Polls until an error, or until a slot has taken over.
-async fn poll(session: &Session, poller: &mut Poller, leave: bool) -> Result<(), SessionError> {
-    let mut timer = interval(session.wal.read_interval);
+async fn poll(
+    session: &Session,
+    poller: &mut Poller,
+    wish: CancellationToken,
+    is_cold: bool,
+) -> Result<(), SessionError> {
+    let mut timer = interval(if is_cold { session.wal.cold_interval } else { session.wal.read_interval });
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let watching = Arc::clone(&poller.watching);
     let slot = create_slot(session, &watching);
     tokio::pin!(slot);
-    let (mut is_wanted, mut is_made) = (leave, false);
+    let (mut is_wanted, mut is_made) = (false, false);
     loop {
         tokio::select! {
             _ = timer.tick() => {}
+            () = wish.cancelled(), if !is_wanted && !is_made => {
+                is_wanted = true;
+                timer = interval(session.wal.read_interval);
+                timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            }
             made = &mut slot, if is_wanted => {
                 made?;
                 (is_wanted, is_made) = (false, true);

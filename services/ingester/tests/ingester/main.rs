@@ -12,6 +12,7 @@ mod scripts;
 mod alter;
 mod canary;
 mod cap;
+mod cold;
 mod compact;
 mod configured;
 mod decoder;

@@ -28,16 +28,16 @@ impl Ingester {
     /// The same, with further sections of the configuration; waits until it works for the tenant, which may be when the lease of
     /// a killed predecessor has ended.
     pub async fn start_also(postgres: &str, redis: &str, tables: &str, level: &str, also: &str) -> Self {
-        let ingester = Self::spawn(&[postgres], redis, tables, level, also).await;
+        let entry = format!("{{url: '{postgres}'}}");
+        let ingester = Self::spawn(&[entry], redis, tables, level, also).await;
         ingester.works_for(1).await;
         ingester
     }
 
-    /// Starts it for these databases, and waits for nothing.
-    pub async fn spawn(databases: &[&str], redis: &str, tables: &str, level: &str, also: &str) -> Self {
+    /// Starts it for these tenants, entries of a configuration, and waits for nothing.
+    pub async fn spawn(tenants: &[String], redis: &str, tables: &str, level: &str, also: &str) -> Self {
         let (scratch, port) = (Scratch::new(), free_port().unwrap());
         let file = scratch.join("config.yaml");
-        let tenants: Vec<String> = databases.iter().map(|url| format!("{{url: '{url}'}}")).collect();
         let yaml = format!(
             "tenants: [{}]\nredis: {{url: '{redis}', connect_timeout: 500ms, response_timeout: 500ms}}\n\
              admin: {{ingester_bind: '127.0.0.1:{port}'}}\nlog: {{level: {level}}}\n\
@@ -102,17 +102,14 @@ impl Ingester {
 
     /// The tenants that it works for.
     pub async fn tenants(&self) -> anyhow::Result<BTreeSet<String>> {
-        let report = self.readiness().await?;
-        let components = report["components"].as_object().into_iter().flatten();
-        // Databases of tests are called like this, and their parts have a slash.
-        let is_tenant = |name: &&String| name.starts_with("t_") && !name.contains('/');
-        Ok(components.map(|(name, _)| name).filter(is_tenant).cloned().collect())
+        Ok(tenants_of(&self.readiness().await?))
     }
 
     /// Waits until it is ready and works for so many tenants; gives them.
     pub async fn works_for(&self, tenants: usize) -> BTreeSet<String> {
         eventually(3 * SOON, &format!("the ingester works for {tenants}"), async || {
-            let (report, held) = (self.readiness().await?, self.tenants().await?);
+            let report = self.readiness().await?;
+            let held = tenants_of(&report);
             anyhow::ensure!(report["ready"] == true && held.len() == tenants, "{report}");
             Ok(Some(held))
         })
@@ -127,4 +124,11 @@ impl Ingester {
         })
         .await;
     }
+}
+
+/// The components that are tenants: databases of tests are called like this, and their parts have a slash.
+fn tenants_of(report: &serde_json::Value) -> BTreeSet<String> {
+    let components = report["components"].as_object().into_iter().flatten();
+    let is_tenant = |name: &&String| name.starts_with("t_") && !name.contains('/');
+    components.map(|(name, _)| name).filter(is_tenant).cloned().collect()
 }

@@ -256,3 +256,70 @@ async fn the_slot_goes_with_the_wal_and_comes_back_with_it() {
     })
     .await;
 }
+
+/// A slot does not have what was running when it was made, so snapshots wait for that; polls find it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_whose_snapshots_wait_serves_them_once_it_is_polled() {
+    let servers = Servers::private().await;
+    let mut tenant = bank(&servers).await;
+    drop(tenant.ingest().await);
+    let mut holder = tenant.database.connect().await;
+    let old = holder.transaction().await.unwrap();
+    old.execute("SELECT pg_current_xact_id()", &[]).await.unwrap();
+    let mut redis = tenant.redis().await;
+    let state = posduif_changelog::Keys::new(tenant.id()).state();
+    let () = redis::cmd("HSET").arg((state, "broken", "for the test")).query_async(&mut redis).await.unwrap();
+    let following = tenant.ingest_again().await;
+    assert!(tenant.state().await.unready_below.is_some());
+    drop(following);
+    tenant.session.tenant.wal = Some(false);
+    let _polling = tenant.ingest_again().await;
+    let mut reader = Reader::begin(&tenant).await;
+    switched(&tenant, &mut reader, Source::Polling).await;
+    eventually(SOON, "snapshots are served", async || {
+        Ok(tenant.log.state().await?.filter(|state| state.unready_below.is_none()))
+    })
+    .await;
+    old.batch_execute("UPDATE bank SET balance = balance - 5 WHERE id = 1; UPDATE bank SET balance = balance + 5 WHERE id = 2")
+        .await
+        .unwrap();
+    old.commit().await.unwrap();
+    let row = "SELECT balance FROM bank WHERE id = 2";
+    let balance: i64 = tenant.client.query_one(row, &[]).await.unwrap().get(0);
+    assert_eq!(balance, EACH + 5);
+    tenant.caught_up().await;
+    reader.read(&tenant).await;
+    assert_eq!(reader.balances["{\"id\":2}"], EACH + 5);
+}
+
+#[tokio::test]
+async fn a_tenant_that_nobody_needs_gives_its_slot_up_until_something_changes_or_somebody_comes() {
+    let mut tenant = bank(Servers::shared().await).await;
+    tenant.session.wal.cold_after = Duration::from_secs(1);
+    tenant.session.wal.cold_interval = Duration::from_millis(500);
+    let _ingester = tenant.ingest().await;
+    let mut reader = Reader::begin(&tenant).await;
+    switched(&tenant, &mut reader, Source::Polling).await;
+    let slots = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
+    eventually(SOON, "the slot is dropped", async || {
+        Ok((tenant.client.query_one(slots, &[]).await?.get::<_, i64>(0) == 0).then_some(()))
+    })
+    .await;
+    tenant.client.batch_execute("UPDATE bank SET note = 'x' WHERE id = 1").await.unwrap();
+    switched(&tenant, &mut reader, Source::Wal).await;
+    switched(&tenant, &mut reader, Source::Polling).await;
+    // As a replica says it of whoever holds a connection.
+    let mut redis = tenant.redis().await;
+    let presence = posduif_changelog::Keys::new(tenant.id()).presence();
+    let () = redis::cmd("ZADD")
+        .arg((&presence, 4_000_000_000_u64, "somebody"))
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    switched(&tenant, &mut reader, Source::Wal).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(tenant.state().await.supply.source, Source::Wal, "somebody is there");
+    let () = redis::cmd("DEL").arg(&presence).query_async(&mut redis).await.unwrap();
+    switched(&tenant, &mut reader, Source::Polling).await;
+    ends_as_postgresql_has_it(&tenant, &mut reader).await;
+}

@@ -15,8 +15,8 @@ pub fn judge_standby(slot: Option<&SlotFacts>, name: &str, notes: &mut Notes) {
         notes.warning(
             "slot_not_synced",
             format!(
-                "this standby has no usable copy of slot {name}: were it promoted now, every device would take a snapshot; \
-                 set sync_replication_slots, hot_standby_feedback, primary_slot_name and the dbname in primary_conninfo, \
+                "this standby has no usable copy of slot {name}: were it promoted now, all tables would be compared, or \
+                 every device would take a snapshot; set sync_replication_slots, hot_standby_feedback, primary_slot_name and the dbname in primary_conninfo, \
                  and give it half a minute; see {RUNBOOK}"
             ),
         );
@@ -51,8 +51,8 @@ pub fn judge_primary(database: &DatabaseFacts, notes: &mut Notes) {
         notes.warning(
             "slot_without_failover",
             format!(
-                "standbys keep no copy of slot {}: after a promotion every device takes a snapshot; restart \
-                 posduif-ingester, its log says why the server refuses",
+                "standbys keep no copy of slot {}: after a promotion all tables are compared, or every device takes a \
+                 snapshot; restart posduif-ingester, its log says why the server refuses",
                 slot.name
             ),
         );

@@ -39,9 +39,10 @@ pub async fn look(reader: &LogReader) -> Result<Looked, Trouble> {
     };
     let survey = reader.survey(&state.epoch).await?;
     let LogState { epoch, watermark, floor, compacted, broken, unready_below, heartbeat, .. } = state;
-    let LogState { system, timeline, .. } = state;
+    let LogState { system, timeline, supply, .. } = state;
     let facts = LogFacts {
         epoch: epoch.to_string(),
+        source: supply.source.as_str(),
         watermark: watermark.commit.to_string(),
         watermark_end: watermark.end.to_string(),
         floor: floor.to_string(),

@@ -126,6 +126,8 @@ pub struct Devices {
 #[derive(Debug, Default, Serialize)]
 pub struct LogFacts {
     pub epoch: String,
+    /// `wal` or `polling`: what the log is fed from.
+    pub source: &'static str,
     pub watermark: String,
     pub watermark_end: String,
     pub floor: String,

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use posduif_model::Source;
+
 use super::{
     orphan,
     report::{DatabaseFacts, Report, StandbyFacts, TenantReport},
@@ -32,11 +34,13 @@ fn row(tenant: &TenantReport) -> [String; 10] {
         (true, false) => "ok, warnings",
         (false, _) => "problem",
     };
-    let slot_state = slot.map(|slot| match (slot.active, slot.wal_status.as_deref()) {
-        (_, Some("lost")) => "lost",
-        (true, _) => "active",
-        (false, _) => "inactive",
-    });
+    let polled = tenant.log.as_ref().is_some_and(|log| log.source == Source::Polling.as_str());
+    let slot_state =
+        polled.then_some("polled").or(slot.map(|slot| match (slot.active, slot.wal_status.as_deref()) {
+            (_, Some("lost")) => "lost",
+            (true, _) => "active",
+            (false, _) => "inactive",
+        }));
     let devices = database.and_then(|database| database.devices.as_ref()).map(|devices| {
         format!("{} ({} in a day, {} revoked)", devices.enrolled, devices.seen_last_day, devices.revoked)
     });

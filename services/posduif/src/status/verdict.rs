@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use posduif_changelog::LogError;
-use posduif_model::{Lsn, TenantId};
+use posduif_model::{Lsn, Source, TenantId};
 use posduif_runtime::config::TenantConfig;
 
 use super::{
@@ -22,6 +22,8 @@ pub struct Found {
     pub patience: Duration,
 }
 
+/// What is no problem of a tenant that is polled.
+const OF_WAL: [&str; 3] = ["slot_missing", "slot_inactive", "publication_missing"];
 /// A slot is near its limit when less than this part of it is left; the ingester's readiness says the same.
 const SHARE: i64 = 4;
 
@@ -68,6 +70,9 @@ pub fn report(tenant: &TenantConfig, found: Found) -> TenantReport {
         Ok(looked) => {
             judge_log(looked, found.database.as_ref().ok(), &mut notes);
             if let (Ok(database), Some(log)) = (&found.database, &looked.log) {
+                if log.facts.source == Source::Polling.as_str() {
+                    notes.problems.retain(|problem| !OF_WAL.contains(&problem.code));
+                }
                 fail_over::judge_lineage(database, &log.facts, &mut notes);
                 (lag_seconds, lag_bytes) = lag(database, log);
             }
@@ -182,7 +187,8 @@ fn judge_slot(slot: &SlotFacts, tenant: &TenantConfig, notes: &mut Notes) {
         notes.problem(
             "slot_lost",
             format!(
-                "the slot is lost: {why}; posduif-ingester replaces it and every device resyncs. wal_removed: raise \
+                "the slot is lost: {why}; posduif-ingester replaces it and compares what changed meanwhile, or every device \
+                 resyncs where that is not known. wal_removed: raise \
                  max_slot_wal_keep_size; idle_timeout: raise idle_replication_slot_timeout"
             ),
         );

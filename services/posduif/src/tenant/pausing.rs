@@ -34,7 +34,7 @@ pub async fn pause(path: &Path, tenant: &TenantId, json: bool) -> anyhow::Result
             if let Some(kept) = kept {
                 println!(
                     "PostgreSQL keeps WAL for its slot {slot} meanwhile, {kept} bytes now, until the disk is full or \
-                     max_slot_wal_keep_size is reached, where every device resyncs"
+                     max_slot_wal_keep_size is reached and the slot is lost"
                 );
             }
             println!("posduif tenant resume {tenant} goes on from there");

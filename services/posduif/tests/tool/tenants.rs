@@ -203,10 +203,20 @@ async fn a_tenant_of_the_configuration_is_paused_resumed_and_dropped_and_a_perso
     let at = Installation::start(servers).await;
     at.migrate().await;
     let tenant = at.database.name().to_owned();
-    let ingester = at.ingester().await;
+    let mut ingester = at.ingester().await;
     at.well().await;
 
-    let paused = object(&at.ok(&["tenant", "pause", &tenant, "--json"]).await);
+    // Of one that hangs nobody says that it has left.
+    ingester.sigstop();
+    let mut pausing = at.tool(&["tenant", "pause", &tenant, "--json"], "").await;
+    eventually(SOON, "the tool waits", async || {
+        Ok(pausing.log().contains("waiting until the ingester has left").then_some(()))
+    })
+    .await;
+    assert_eq!(pausing.try_wait(), None);
+    ingester.sigcont();
+    assert_eq!(pausing.wait(SOON).await, Some(0), "{}", pausing.log());
+    let paused = object(&pausing.log());
     is_documented(&paused);
     assert!(paused["paused_at"].is_string() && paused["retained_bytes"].is_i64(), "{paused}");
     let (code, report) = at.status().await;
@@ -273,6 +283,32 @@ async fn what_cannot_become_a_tenant_is_refused_before_anything_is_changed() {
     for secret in [database.url(), database.ingester_url(), database.admin_url()].map(|url| split(url).1) {
         assert!(!log.contains(&secret), "a password is shown");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_polled_tenant_is_added_paused_resumed_and_dropped_like_any_other() {
+    let servers = Servers::shared().await;
+    let at = Installation::start(servers).await;
+    std::fs::write(at.keep_tenants_in_a_file(), "[]").unwrap();
+    at.migrate().await;
+    let _ingester = at.ingester().await;
+    let database = Database::create(servers).await;
+    let (code, log) = add(&at, &database, &["--wal", "false", "--json"]).await;
+    assert!(code == 0 && object(&log)["followed"] == true, "{log}");
+    let listed = at.json(&["tenant", "list", "--json"]).await;
+    assert_eq!(listed[1]["mode"], "polling", "{listed}");
+    let (_, told) = at.status().await;
+    let told =
+        told["tenants"].as_array().unwrap().iter().find(|told| told["tenant"] == database.name()).unwrap();
+    assert_eq!((&told["ok"], &told["log"]["source"]), (&true.into(), &"polling".into()), "{told}");
+    let paused = object(&at.ok(&["tenant", "pause", database.name(), "--json"]).await);
+    assert_eq!(paused["slot"], Value::Null, "{paused}");
+    let resumed = object(&at.ok(&["tenant", "resume", database.name(), "--json"]).await);
+    assert_eq!(resumed["followed"], true);
+    let (slots, published, keys) = traces(servers, &database).await;
+    assert!(slots == 0 && published > 3 && !keys.is_empty(), "{slots} {published} {keys:?}");
+    at.ok(&["tenant", "drop", database.name(), "--yes"]).await;
+    assert_eq!(traces(servers, &database).await, (0, 0, vec![]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,38 +38,38 @@ impl Database {
         Database { pool: Arc::new(ArcSwap::from_pointee(pool)), deadline, lineage: Arc::default() }
     }
 
-    /// From now on connections come from this pool; those of the earlier one close as their work ends.
-    pub fn reach_by(&self, pool: Pool) {
-        self.pool.store(Arc::new(pool));
-    }
-
     /// Takes note of which server the log follows: connections to one that it has left are no longer used.
     pub fn follow(&self, log: &LogState) {
         self.lineage.hear(log, Instant::now());
     }
 
     /// A connection that leads, as far as this replica knows, to the server that the log follows.
-    async fn lend(&self) -> Result<Client, StoreError> {
+    async fn lend(&self) -> Result<AtWork, StoreError> {
+        let pool = self.pool.load_full();
         loop {
-            let pool = self.pool.load_full();
-            let client = pool.get().await?;
-            let metrics = *Object::metrics(&client);
+            // What is dropped here leaves the pool.
+            let at_work = AtWork(Some(pool.get().await?));
+            let Some(client) = &at_work.0 else { continue };
+            let metrics = *Object::metrics(client);
             if self.lineage.predates(metrics.created) {
-                drop(Object::take(client));
                 continue;
             }
             if metrics.recycle_count == 0 {
-                let timeline = wal::timeline(&client).await?;
+                let timeline = wal::timeline(client).await?;
                 if self.lineage.has_left(timeline) {
-                    drop(Object::take(client));
                     return Err(StoreError::Unavailable(format!(
                         "the server at the tenant's url is on timeline {timeline}, which the log has left: it was \
                          replaced; lead the url to the new primary"
                     )));
                 }
             }
-            return Ok(client);
+            return Ok(at_work);
         }
+    }
+
+    /// From now on connections come from this pool; those of the earlier one close as their work ends.
+    pub fn reach_by(&self, pool: Pool) {
+        self.pool.store(Arc::new(pool));
     }
 
     /// Does the work on a connection of the pool.
@@ -82,9 +82,11 @@ impl Database {
         work: impl AsyncFnOnce(&mut Client) -> Result<T, E>,
     ) -> Result<T, E> {
         let worked = async {
-            let mut at_work = AtWork(None);
-            let client = self.lend().await?;
-            let outcome = work(at_work.0.insert(client)).await;
+            let mut at_work = self.lend().await?;
+            let Some(client) = &mut at_work.0 else {
+                return Err(StoreError::Unavailable("no connection was lent".to_owned()).into());
+            };
+            let outcome = work(client).await;
             drop(at_work.0.take());
             outcome
         };

@@ -20,6 +20,12 @@ pub struct WalConfig {
     /// The longest pause between two looks at the source: the poll interval, and the check of an idle stream.
     #[serde(with = "duration")]
     pub read_interval: Duration,
+    /// How long a tenant must have had no change and no connected device to be polled instead; zero: never.
+    #[serde(with = "duration")]
+    pub cold_after: Duration,
+    /// The poll interval of such a tenant.
+    #[serde(with = "duration")]
+    pub cold_interval: Duration,
     /// How often a row is written so that an idle tenant's watermark and slot advance.
     #[serde(with = "duration")]
     pub heartbeat_interval: Duration,
@@ -43,6 +49,8 @@ impl Default for WalConfig {
             publication: "posduif".to_owned(),
             batch_size: 100,
             read_interval: Duration::from_secs(1),
+            cold_after: Duration::ZERO,
+            cold_interval: Duration::from_secs(5),
             heartbeat_interval: Duration::from_secs(10),
             confirm_delay: Duration::from_secs(10),
             status_interval: Duration::from_secs(5),
@@ -96,6 +104,8 @@ impl WalConfig {
         }
         problems.range("sync.wal.batch_size", self.batch_size, 1..=10_000);
         problems.range("sync.wal.read_interval", self.read_interval, milliseconds(10, 60_000));
+        // Above that a snapshot would wait for the next poll longer than it waits for anything.
+        problems.range("sync.wal.cold_interval", self.cold_interval, milliseconds(10, 8_000));
         problems.range("sync.wal.heartbeat_interval", self.heartbeat_interval, milliseconds(100, 300_000));
         problems.range("sync.wal.confirm_delay", self.confirm_delay, milliseconds(0, 600_000));
         problems.range("sync.wal.status_interval", self.status_interval, milliseconds(100, 20_000));
