@@ -31,12 +31,15 @@ CREATE TABLE posduif_engine.capture (
 ALTER TABLE posduif_engine.sync_epoch ADD COLUMN captured_from xid8 NOT NULL DEFAULT '0';
 
 -- Lets the ingester switch the trigger on and off, which only the table's owner may: it waits for whoever is writing to
--- the table, as long as the caller's lock_timeout allows.
+-- the table, as long as the caller's lock_timeout allows. Off first, so that the trigger's row is written anew: a trigger
+-- whose row is of another transaction than `enabled_by` was switched by somebody else meanwhile.
 CREATE FUNCTION posduif_engine.switch_capture() RETURNS trigger LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    EXECUTE format('ALTER TABLE %s %s TRIGGER posduif_changed_rows', NEW.relation,
-                   CASE WHEN NEW.enabled THEN 'ENABLE ALWAYS' ELSE 'DISABLE' END);
+    EXECUTE format('ALTER TABLE %s DISABLE TRIGGER posduif_changed_rows', NEW.relation);
+    IF NEW.enabled THEN
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER posduif_changed_rows', NEW.relation);
+    END IF;
     NEW.enabled_by := CASE WHEN NEW.enabled THEN pg_current_xact_id() END;
     RETURN NEW;
 END $$;

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The goal for a restarted process.
-const BACK_WITHIN: Duration = Duration::from_secs(10);
+const BACK_WITHIN: Duration = Duration::from_secs(20);
 /// Comparisons with PostgreSQL are dear; one after so many kills, and one at the end.
 const COMPARE_EVERY: u32 = 10;
 

@@ -42,16 +42,22 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Rows thrown away at once.
 const STEP: i64 = 10_000;
 
+/// Whether a table's trigger has been on ever since its `enabled_by`. Numbers above the server's own are another server's, whose
+/// dump this database is from; a trigger whose row another transaction wrote was switched by hand.
+const IS_ON: &str = "enabled AND enabled_by < pg_snapshot_xmax(pg_current_snapshot()) AND EXISTS (
+    SELECT FROM pg_trigger t
+     WHERE t.tgrelid = c.relation AND t.tgname = 'posduif_changed_rows' AND t.tgenabled = 'A'
+       AND t.xmin::text = (enabled_by::text::numeric % 4294967296)::text)";
+
 /// `None`: a declared table is not registered, which `posduif migrate` mends.
 pub async fn standing(client: &Client, rules: &RuleSet) -> Result<Option<Standing>, tokio_postgres::Error> {
     let names = names(rules);
-    // Numbers above the server's own are another server's, whose dump this database is from.
-    let sql = "SELECT max(noted_by)::text,
-                      CASE WHEN bool_and(enabled AND enabled_by < pg_snapshot_xmax(pg_current_snapshot()))
-                           THEN max(enabled_by)::text END,
-                      (SELECT captured_from::text FROM posduif_engine.sync_epoch), count(*)
-                 FROM posduif_engine.capture WHERE table_name = ANY ($1::text[])";
-    let row = client.query_one(sql, &[&names]).await?;
+    let sql = format!(
+        "SELECT max(noted_by)::text, CASE WHEN bool_and({IS_ON}) THEN max(enabled_by)::text END,
+                (SELECT captured_from::text FROM posduif_engine.sync_epoch), count(*)
+           FROM posduif_engine.capture c WHERE table_name = ANY ($1::text[])"
+    );
+    let row = client.query_one(&sql, &[&names]).await?;
     let number = |place: usize| row.get::<_, Option<String>>(place).and_then(|text| text.parse().ok());
     let registered: i64 = row.get(3);
     if usize::try_from(registered) != Ok(names.len()) {
@@ -66,12 +72,17 @@ pub async fn standing(client: &Client, rules: &RuleSet) -> Result<Option<Standin
 /// Its connection keeps a short `lock_timeout`.
 pub async fn switch(client: &Client, rules: &RuleSet, on: bool) -> Result<(), tokio_postgres::Error> {
     client.batch_execute(LOCK_TIMEOUT).await?;
-    let sql = "UPDATE posduif_engine.capture SET enabled = $2
-                WHERE table_name = $1
-                  AND (enabled <> $2 OR enabled AND enabled_by >= pg_snapshot_xmax(pg_current_snapshot()))";
+    let sql = match on {
+        true => format!(
+            "UPDATE posduif_engine.capture c SET enabled = true WHERE table_name = $1 AND ({IS_ON}) IS NOT TRUE"
+        ),
+        false => {
+            "UPDATE posduif_engine.capture SET enabled = false WHERE table_name = $1 AND enabled".to_owned()
+        }
+    };
     for table in names(rules) {
         loop {
-            match client.execute(sql, &[&table, &on]).await {
+            match client.execute(&sql, &[&table]).await {
                 Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
                     tracing::debug!(table, on, "writers hold the table; trying again to switch its trigger");
                     sleep(PAUSE).await;

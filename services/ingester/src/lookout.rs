@@ -88,6 +88,9 @@ impl Lookout {
         if catalog.fingerprint() != self.fingerprint {
             return Err(LookoutError::TablesChanged("its key, columns, identity or publication"));
         }
+        if self.source == Source::Polling && !catalog.notes().changes {
+            return Err(LookoutError::TablesChanged("a trigger that notes its changes was switched off"));
+        }
         catalog.storage().follows(&before).map_err(LookoutError::TablesChanged)?;
         if catalog.storage().differs(&before) {
             self.write(client, catalog.storage()).await?;

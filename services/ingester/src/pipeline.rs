@@ -12,7 +12,7 @@ use crate::{
     gate::Stored,
     lookout::{Lookout, LookoutError},
     metrics::IngesterMetrics,
-    transaction::{Assembler, Finished, LeftOut, StreamError},
+    transaction::{Assembler, Finished, StreamError},
     vitals::Vitals,
     wal::WalEvent,
 };
@@ -91,7 +91,9 @@ impl Pipeline {
                         if self.metrics.transaction(&self.tenant, &transaction.tally, transaction.left_out) {
                             self.vitals.changes(Instant::now());
                         }
-                        self.report(&transaction);
+                        for left_out in &transaction.rows_left_out {
+                            left_out.report(&self.metrics, &self.tenant, transaction.commit);
+                        }
                         finished.push(Stored::Commit {
                             commit: transaction.commit,
                             end: transaction.end,
@@ -126,18 +128,6 @@ impl Pipeline {
                 }
                 Err(error.into())
             }
-        }
-    }
-
-    /// Tells of rows that nobody sees; never their values, not even a key.
-    fn report(&self, transaction: &Finished) {
-        for LeftOut { table, reason, rows, bytes } in &transaction.rows_left_out {
-            let labels = [self.tenant.as_str(), &table.to_string(), reason];
-            self.metrics.rows_left_out.with_label_values(&labels).inc_by(*rows);
-            tracing::warn!(
-                tenant = self.tenant, %table, reason, rows, largest_bytes = bytes, commit = %transaction.commit,
-                "rows are too large to be synced and are seen by nobody; raise sync.max_row_bytes or make them smaller"
-            );
         }
     }
 

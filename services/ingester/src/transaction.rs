@@ -10,6 +10,7 @@ use posduif_model::{
 use crate::{
     catalog::Catalog,
     decode::{Begin, Commit, DecodeError, Message, decode},
+    metrics::IngesterMetrics,
     relations::{Plan, Relations, SyncedTable},
     route::{RouteError, Routed},
     tally::{Count, Kind, Tally},
@@ -54,6 +55,40 @@ pub struct LeftOut {
     pub rows: u64,
     /// The size of the largest.
     pub bytes: usize,
+}
+
+/// Those of one commit, by table and reason.
+#[derive(Debug, Default)]
+pub struct AllLeftOut(BTreeMap<(TableName, &'static str), LeftOut>);
+
+impl AllLeftOut {
+    pub fn add(&mut self, table: &TableName, why: TooLarge) {
+        let reason = why.reason();
+        let left_out = self.0.entry((table.clone(), reason)).or_insert_with(|| LeftOut {
+            table: table.clone(),
+            reason,
+            rows: 0,
+            bytes: 0,
+        });
+        left_out.rows += 1;
+        left_out.bytes = left_out.bytes.max(why.bytes());
+    }
+
+    pub fn into_list(self) -> Vec<LeftOut> {
+        self.0.into_values().collect()
+    }
+}
+
+impl LeftOut {
+    /// Tells of rows that nobody sees; never their values, not even a key.
+    pub fn report(&self, metrics: &IngesterMetrics, tenant: &str, commit: Lsn) {
+        let LeftOut { table, reason, rows, bytes } = self;
+        metrics.rows_left_out.with_label_values(&[tenant, &table.to_string(), reason]).inc_by(*rows);
+        tracing::warn!(
+            tenant, %table, reason, rows, largest_bytes = bytes, %commit,
+            "rows are too large to be synced and are seen by nobody; raise sync.max_row_bytes or make them smaller"
+        );
+    }
 }
 
 /// Where the log ends that an assembler goes on with.
@@ -102,7 +137,7 @@ struct Open {
     /// Payload bytes that went into the log.
     bytes: usize,
     over_cap: bool,
-    rows_left_out: BTreeMap<(TableName, &'static str), LeftOut>,
+    rows_left_out: AllLeftOut,
 }
 
 /// The prefix of the message with which an upload names its device.
@@ -199,7 +234,7 @@ impl Assembler {
             buckets: BTreeSet::new(),
             bytes: 0,
             over_cap: false,
-            rows_left_out: BTreeMap::new(),
+            rows_left_out: AllLeftOut::default(),
         });
         Ok(())
     }
@@ -228,7 +263,7 @@ impl Assembler {
                 let routed =
                     route(table).map_err(|source| StreamError::Row { table: table.table.clone(), source })?;
                 if let Some(why) = routed.left_out {
-                    open.leave_out(&table.table, why);
+                    open.rows_left_out.add(&table.table, why);
                 }
                 for (bucket, changes) in routed.entries {
                     open.push(at, bucket, &changes, batch);
@@ -308,7 +343,7 @@ impl Assembler {
             committed_at: commit.committed_at,
             heartbeat: open.heartbeat,
             left_out: open.over_cap,
-            rows_left_out: open.rows_left_out.into_values().collect(),
+            rows_left_out: open.rows_left_out.into_list(),
         }))
     }
 }
@@ -322,18 +357,6 @@ impl Open {
     fn push(&mut self, at: Position, bucket: Bucket, changes: &[Change], batch: &mut Batch) {
         self.bytes += batch.push(at, &bucket, self.origin.as_ref(), changes);
         self.buckets.insert(bucket);
-    }
-
-    fn leave_out(&mut self, table: &TableName, why: TooLarge) {
-        let reason = why.reason();
-        let left_out = self.rows_left_out.entry((table.clone(), reason)).or_insert_with(|| LeftOut {
-            table: table.clone(),
-            reason,
-            rows: 0,
-            bytes: 0,
-        });
-        left_out.rows += 1;
-        left_out.bytes = left_out.bytes.max(why.bytes());
     }
 }
 

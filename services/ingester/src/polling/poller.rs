@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 
 use super::{
     error::{PATIENCE, PollError},
-    round::Round,
+    round::{Ended, Round},
     table::{PolledTable, Which, newer},
 };
 use crate::{
@@ -258,8 +258,12 @@ impl Poller {
                 round.rows(&self.client, table, which, &self.seen, &mut self.appender).await?;
             }
         }
-        let (tally, left_out, written) = round.finish(&look, &self.tables, &mut self.appender).await?;
+        let Ended { tally, left_out, written, rows_left_out } =
+            round.finish(&look, &self.tables, &mut self.appender).await?;
         self.written = written;
+        for rows in &rows_left_out {
+            rows.report(&self.metrics, &self.tenant, at);
+        }
         if self.metrics.transaction(&self.tenant, &tally, left_out) {
             self.vitals.changes(Instant::now());
         }

@@ -15,6 +15,7 @@ use crate::{
     appender::Appender,
     pipeline::{Limits, MOST_ENTRIES},
     tally::{Count, Kind, Tally},
+    transaction::{AllLeftOut, LeftOut},
     visibility::Snapshot,
 };
 
@@ -35,12 +36,23 @@ pub(super) struct Round {
     limits: Limits,
     buckets: BTreeSet<Bucket>,
     tally: Tally,
+    rows_left_out: AllLeftOut,
+}
+
+/// A commit that is stored.
+pub(super) struct Ended {
+    pub(super) tally: Vec<Count>,
+    /// It was larger than the cap.
+    pub(super) left_out: bool,
+    /// Payload bytes of the epoch with it.
+    pub(super) written: u64,
+    pub(super) rows_left_out: Vec<LeftOut>,
 }
 
 impl Round {
     pub(super) fn new(at: Lsn, previous: Lsn, before: u64, cap: usize, limits: Limits) -> Self {
-        let (buckets, tally) = (BTreeSet::new(), Tally::default());
-        Round { at, previous, ordinal: 0, bytes: 0, before, cap, limits, buckets, tally }
+        let (buckets, tally, rows_left_out) = (BTreeSet::new(), Tally::default(), AllLeftOut::default());
+        Round { at, previous, ordinal: 0, bytes: 0, before, cap, limits, buckets, tally, rows_left_out }
     }
 
     fn is_over_cap(&self) -> bool {
@@ -104,6 +116,9 @@ impl Round {
         let before = answer.before(&table.synced);
         let routed = table.synced.polled(answer.now.as_deref(), &answer.noted, &before);
         let routed = routed.map_err(|source| PollError::Row { table: table.name().clone(), source })?;
+        if let Some(why) = routed.left_out {
+            self.rows_left_out.add(table.name(), why);
+        }
         let origin: Option<DeviceId> = answer.origin.and_then(|device| device.parse().ok());
         for (bucket, changes) in routed.entries {
             self.push(bucket, origin.as_ref(), &changes, appender);
@@ -123,13 +138,13 @@ impl Round {
         self.buckets.insert(bucket);
     }
 
-    /// Ends the commit; gives what it held, whether that was left out, and the bytes of the epoch with it.
+    /// Ends the commit.
     pub(super) async fn finish(
         self,
         look: &Look,
         tables: &[PolledTable],
         appender: &mut Appender,
-    ) -> Result<(Vec<Count>, bool, u64), PollError> {
+    ) -> Result<Ended, PollError> {
         let left_out = self.is_over_cap();
         let written = self.before + u64::try_from(self.bytes).unwrap_or(u64::MAX);
         // It is visible by its nature, so it is noted as the newest transaction that has ended for everybody.
@@ -158,6 +173,7 @@ impl Round {
             let table = tables.iter().find(|table| table.oid == oid)?;
             Some(table.name().clone())
         };
-        Ok((self.tally.by_table(name), left_out, written))
+        let (tally, rows_left_out) = (self.tally.by_table(name), self.rows_left_out.into_list());
+        Ok(Ended { tally, left_out, written, rows_left_out })
     }
 }

@@ -61,6 +61,8 @@ pub enum SessionError {
     Snapshot(#[from] InvalidSnapshot),
     #[error("{table} cannot be polled: {problem}")]
     Table { table: &'static str, problem: String },
+    #[error("the log is fed by polling meanwhile; beginning again")]
+    SourceChanged,
     #[error("another ingester polls this tenant (PostgreSQL's process {0})")]
     LockTaken(i32),
     #[error("PostgreSQL did not answer within {} s", PATIENCE.as_secs())]
@@ -144,7 +146,7 @@ impl SessionError {
             },
             SessionError::Table { .. } => "tables",
             SessionError::Snapshot(_) => "postgres",
-            SessionError::LockTaken(_) => "lock",
+            SessionError::LockTaken(_) | SessionError::SourceChanged => "lock",
             SessionError::Pipeline(_) => "stream",
             SessionError::Gate(_) => "postgres",
             SessionError::ForeignSlot(_) | SessionError::SlotKeepsVanishing { .. } => "slot",

@@ -98,7 +98,7 @@ pub async fn run(
     };
     // Only now: before, it may have waited for a lock.
     parts.spawn(standing::keep(Arc::clone(&watching), session.tenant.id.clone(), heard, every));
-    parts.spawn(keep_watch(watching, look, every, beats, keeper, outdated));
+    parts.spawn(keep_watch(watching, poller.lookout.clone(), look, every, beats, keeper, outdated));
     let surroundings = session.surroundings();
     let token = ends.token;
     let prover = Prover {
@@ -371,6 +371,7 @@ struct Outdated {
 /// Beats, and throws away what is no longer needed.
 async fn keep_watch(
     client: Arc<Client>,
+    lookout: Lookout,
     look: Watch,
     every: Duration,
     confirmed: watch::Receiver<i64>,
@@ -383,6 +384,7 @@ async fn keep_watch(
         timer.tick().await;
         let oldest = *confirmed.borrow();
         timeout(PATIENCE, heartbeat::beat(&client, oldest)).await.map_err(|_| SessionError::Silent)??;
+        lookout.check(&client).await?;
         timeout(PATIENCE, look.look(&client)).await.map_err(|_| SessionError::Silent)??;
         keeper.look(&client).await?;
         if let Some(slot) = outdated.slot.as_ref().filter(|_| !outdated.wish.is_cancelled())

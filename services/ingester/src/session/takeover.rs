@@ -64,6 +64,10 @@ pub async fn take_over(session: &Session, sql: &Client) -> Result<Taken, Session
         }
         log => log?,
     };
+    // Its predecessor may have handed over to polling while this one waited for the slot.
+    if log.as_ref().is_some_and(|log| log.supply.source == Source::Polling) {
+        return Err(SessionError::SourceChanged);
+    }
     // Only now: a predecessor may have come to know new partitions until then.
     let catalog = Catalog::load(sql, &session.rules, &session.wal.publication, Source::Wal).await?;
     let found = Found { system: &system, new_slot, confirmed, log: log.as_ref(), catalog: &catalog };

@@ -75,3 +75,20 @@ async fn notes_of_another_server_in_a_restored_dump_are_no_changes() {
     let operations = tenant.operations(Bucket::Shared).await;
     assert!(!operations.iter().any(|(op, _)| *op == Op::Truncate), "{operations:?}");
 }
+
+#[tokio::test]
+async fn a_trigger_that_is_switched_off_by_hand_costs_no_row() {
+    let mut tenant = Tenant::with_tables(Servers::shared().await, NOTES, TABLE).await;
+    tenant.session.tenant.wal = Some(false);
+    let ingester = tenant.ingest().await;
+    let epoch = tenant.state().await.epoch;
+    let off = "ALTER TABLE notes DISABLE TRIGGER posduif_changed_rows; INSERT INTO notes VALUES (1, 'a')";
+    tenant.client.batch_execute(off).await.unwrap();
+    let reason = ingester.ended().await;
+    assert!(reason.contains("switched off"), "{reason}");
+    let _next = tenant.ingest().await;
+    assert_eq!(tenant.operations(Bucket::Shared).await, [(Op::Put, "{\"id\":1}".to_owned())]);
+    tenant.client.batch_execute("INSERT INTO notes VALUES (2, 'b')").await.unwrap();
+    assert_eq!(tenant.operations(Bucket::Shared).await.len(), 2);
+    assert_eq!(tenant.state().await.epoch, epoch, "what is there can be compared");
+}

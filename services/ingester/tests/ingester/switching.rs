@@ -292,6 +292,35 @@ async fn an_epoch_whose_snapshots_wait_serves_them_once_it_is_polled() {
     assert_eq!(reader.balances["{\"id\":2}"], EACH + 5);
 }
 
+/// One has the old configuration, one the new: the source changes again and again, also while the other waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_ingesters_that_want_different_sources_lose_nothing() {
+    let mut tenant = bank(Servers::shared().await).await;
+    drop(tenant.ingest().await);
+    tenant.slot_is_free().await;
+    let mut reader = Reader::begin(&tenant).await;
+    let (movers, _) = movers(&tenant, 9, 4);
+    let mut ingesters = JoinSet::new();
+    for wal in [true, false] {
+        let mut session = tenant.session.clone();
+        session.tenant.wal = Some(wal);
+        ingesters.spawn(async move {
+            loop {
+                // What ended it is the other.
+                let _ = session.run().await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+    }
+    read_for(&tenant, &mut reader, Duration::from_secs(10)).await;
+    drop((movers, ingesters));
+    tenant.session.tenant.wal = Some(true);
+    let _last = tenant.ingest_again().await;
+    switched(&tenant, &mut reader, Source::Wal).await;
+    ends_as_postgresql_has_it(&tenant, &mut reader).await;
+    assert!(reader.states > 2);
+}
+
 #[tokio::test]
 async fn a_tenant_that_nobody_needs_gives_its_slot_up_until_something_changes_or_somebody_comes() {
     let mut tenant = bank(Servers::shared().await).await;
