@@ -11,7 +11,7 @@ use crate::{
     tenant::{Settings, insert_lsn},
 };
 
-/// The goal for a restarted process.
+/// The goal for a restarted process is ten seconds; machines are noisy.
 const BACK_WITHIN: Duration = Duration::from_secs(20);
 /// Comparisons with PostgreSQL are dear; one after so many kills, and one at the end.
 const COMPARE_EVERY: u32 = 10;
