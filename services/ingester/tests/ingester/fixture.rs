@@ -134,8 +134,7 @@ impl Tenant {
 
     /// From now on nobody knows what changes while there is no slot.
     pub async fn forget_notes(&self) {
-        let younger = "UPDATE posduif_engine.capture SET noted_by = pg_current_xact_id()";
-        self.client.batch_execute(younger).await.unwrap();
+        self.client.batch_execute("DELETE FROM posduif_engine.capture").await.unwrap();
     }
 
     pub async fn slot_is_free(&self) {
