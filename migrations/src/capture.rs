@@ -17,6 +17,8 @@ pub(crate) async fn ensure(
 ) -> Result<(), MigrationError> {
     drop_others(client, tables).await?;
     let facts = Facts::load(client, rules, publication, None).await?;
+    let registered = client.query("SELECT table_name FROM posduif_engine.capture", &[]).await?;
+    let registered: Vec<String> = registered.iter().map(|row| row.get(0)).collect();
     for (declaration, facts) in rules.tables().iter().zip(&facts.tables) {
         let Some(facts) = facts.as_ref().filter(|_| tables.contains(&declaration.table)) else { continue };
         let Some(body) = capture::body(declaration, facts) else { continue };
@@ -28,7 +30,8 @@ pub(crate) async fn ensure(
             transaction.batch_execute(&close).await?;
         }
         // With another function before them, what they noted was by another declaration.
-        if found.body.as_ref() != Some(&body) || !found.notes_moves {
+        let is_registered = registered.contains(&declaration.table.to_string());
+        if found.body.as_ref() != Some(&body) || !found.notes_moves || !is_registered {
             transaction.batch_execute(&capture::create_triggers(declaration)).await?;
             let register = "INSERT INTO posduif_engine.capture AS c (relation, table_name)
                             VALUES ($1::oid::regclass, $2)
